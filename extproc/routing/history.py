@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -22,8 +23,11 @@ from extproc.routing.streaks import CoolDownRule, Streaks, key, whole
 FORGET = 600.0
 """Seconds in which a finding loses most (1 - 1/e) of its weight."""
 MAX_PLACES = 2000
+MAX_COOLED = 500
+"""Most cool-downs that are remembered for people, the latest ones."""
 _MAX_SHARED = 300  # most deployments in a note, the latest first
 
+_DAY = 86_400.0
 _RECENT = 32  # samples of a percentile
 _STEP = 0.2  # weight of one sample
 _LEAP = 3.0  # a sample counts at most this many times the known value, so that one straggler decides nothing
@@ -63,6 +67,15 @@ class Speed(msgspec.Struct, array_like=True):
         return whole * (1 + _FAILED * max(self.failing, failing)) * math.exp(-max(0.0, now - self.at) / FORGET)
 
 
+@dataclass(slots=True)
+class _CoolDown:
+    """A cool-down for all consumers: a deployment, or `provider/`, and the time in epoch seconds."""
+
+    place: str
+    begin: float
+    end: float
+
+
 class _Note(msgspec.Struct, array_like=True):
     cool: dict[str, float]
     speeds: list[tuple[str, bool, int, Speed]]
@@ -82,6 +95,7 @@ class History:
         # Ends of cool-downs in epoch seconds: by deployment if the provider asked for the cool-down, else by
         # streaks.key().
         self._cool: dict[str, float] = {}
+        self._cooled: deque[_CoolDown] = deque(maxlen=MAX_COOLED)
         self._streaks = Streaks(self.cool, self._end, MAX_PLACES)
         self._speeds: dict[_Kind, Speed] = {}
         self._others: dict[_Kind, Speed] = {}  # findings of other processes
@@ -116,6 +130,22 @@ class History:
 
     def _end(self, name: str) -> None:
         self._cool.pop(name, None)  # another thread may have removed it
+        if (cooled := self._last_of(_place(name))) is not None:
+            cooled.end = min(cooled.end, self._clock())
+
+    def _begin(self, name: str, until: float) -> None:
+        """Begin a cool-down, or make it longer."""
+        self._cool.pop(name, None)
+        self._cool[name] = until
+        now, place = self._clock(), _place(name)
+        if (latest := self._last_of(place)) is not None and latest.end >= now:
+            latest.end = max(latest.end, until)
+        elif place is not None:
+            self._cooled.append(_CoolDown(place, now, until))
+
+    def _last_of(self, place: str | None) -> _CoolDown | None:
+        known = list(self._cooled)  # another thread may change it
+        return next((cooled for cooled in reversed(known) if cooled.place == place), None)
 
     def failed(self, deployment: str, consumer: str, rule: CoolDownRule) -> None:
         """Note a try that failed by the deployment's fault, or perhaps by the request's."""
@@ -137,8 +167,7 @@ class History:
         """Begin a cool-down of the deployment, in seconds."""
         until = self._clock() + seconds
         if seconds > 0 and until > self._cool.get(deployment, 0.0):
-            self._cool.pop(deployment, None)
-            self._cool[deployment] = until
+            self._begin(deployment, until)
             _shrink(self._cool)
 
     def learn(
@@ -256,7 +285,7 @@ class History:
                 continue
             for deployment, until in note.cool.items():
                 if until > max(now, self._cool.get(deployment, 0.0)):
-                    self._cool[deployment] = until
+                    self._begin(deployment, until)
             for deployment, mean in note.busy.items():
                 busy[deployment] = busy.get(deployment, 0.0) + mean
             for deployment, streamed, class_, speed in note.speeds:
@@ -266,10 +295,16 @@ class History:
         _shrink(self._cool)
         self._others, self._others_busy = others, busy
 
-    def deployments(self) -> dict[str, dict[str, float]]:
-        """The findings about each deployment, for people, in rounded seconds. Safe to call from another thread."""
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """The findings about each deployment, for people, in rounded seconds, and under `cooled` the cool-downs of the
+        last day: (begin, end) in epoch seconds. Safe to call from another thread.
+        """
         now = self._clock()
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, dict[str, Any]] = {}
+        for cooled in list(self._cooled):
+            if now - cooled.end < _DAY:
+                times = found.setdefault(cooled.place, {}).setdefault("cooled", [])
+                times.append((round(cooled.begin, 1), round(cooled.end, 1)))
         for name in list(self._cool):
             deployment, _, consumer = name.partition("\n")
             if wait := round(self._left(name), 1):
@@ -288,6 +323,12 @@ class History:
                     entry["tokens_per_s"] = round(speed.rate, 1)
                 entry["failing"] = max(entry.get("failing", 0.0), round(speed.failing, 3))
         return found
+
+
+def _place(name: str) -> str | None:
+    """The deployment of a cool-down by its name in `History`; None for the cool-down of one consumer."""
+    deployment, _, consumer = name.partition("\n")
+    return None if consumer else deployment
 
 
 def retry_after(value: str, now: float) -> float | None:

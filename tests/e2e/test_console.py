@@ -528,10 +528,15 @@ def test_models_show_each_minute_of_the_last_hour(chromium):
     served_ones = [exchange(number, now - 120 * number, provider="openai", target="gpt-4o") for number in range(5)]
     failed = exchange(9, now - 600, provider="openai", target="gpt-4o", status=502, error="reset", outcome="error")
     sources = FakeSources([*served_ones, failed], now)
+    sources.places = {
+        "openai/gpt-4o": {"cooled": [(now - 600, now - 480)]},
+        "openai/": {"cooled": [(now - 9e4, now - 8e4)]},
+    }
     with served(sources) as url, opened(chromium, url, sources) as console:
         console.open("#view=models")
         strip = console.page.locator("#health .strip")
-        assert strip.get_attribute("aria-label") == "1 of 6 failed in an hour"
+        assert strip.get_attribute("aria-label") == "1 of 6 failed in an hour; it cooled down in 3 of these parts"
+        assert strip.locator(".cooled").count() == 3
         assert (strip.locator("span").count(), strip.locator(".fine").count(), strip.locator(".many").count()) == (
             60,
             5,

@@ -426,7 +426,9 @@ def test_exchanges_in_memory_and_in_the_ledger_are_merged_in_order(world):
 
 
 def test_notes_on_deployments_are_shown(world):
-    assert world.http.get("/providers").json()["data"] == {"a/m": {"cooling_down_s": 12.0}}
+    [(begin, end)] = world.http.get("/providers").json()["data"]["a/m"].pop("cooled")
+    assert (end - begin, begin) == (12.0, world.clock())
+    assert world.http.get("/providers").json()["data"]["a/m"]["cooling_down_s"] == 12.0
 
 
 def test_an_unknown_budget_is_not_found(world):

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.routing.history import FORGET, MAX_PLACES, History, Speed, retry_after
+from extproc.routing.history import FORGET, MAX_COOLED, MAX_PLACES, History, Speed, retry_after
+from extproc.routing.streaks import CoolDownRule
 from extproc.words.tries import OUTCOMES
 
 KB, MB = 1 << 10, 1 << 20
+RULE = CoolDownRule(failures=5, pause=15, longest=40, probe=5)
 
 
 @pytest.fixture
@@ -439,11 +441,38 @@ def test_deployments_are_shown_with_their_knowledge(history, clock):
             "streamed_first_byte_s": 0.125,
             "ttft_p95_s": 0.125,
             "failing": 0.0,
+            "cooled": [(clock.now, clock.now + 30)],
         },
         "b": {"plain_s": 0.0, "failing": 0.2},
     }
-    clock.now += 2 * FORGET
+    began, clock.now = clock.now, clock.now + 2 * FORGET
+    assert history.deployments() == {"a": {"cooled": [(began, began + 30)]}}
+    clock.now += 86_400
     assert history.deployments() == {}
+
+
+def test_cool_downs_of_the_last_day_are_shown_each_once(history, clock):
+    """A longer one that follows within a cool-down is the same; one that a success ended early is as long as it was."""
+    began = clock.now
+    history.cool("p/m", 30)
+    clock.now += 20
+    history.cool("p/m", 40)
+    other = History(clock)
+    other.merge([history.note()])
+    assert history.deployments()["p/m"]["cooled"] == [(began, began + 60)]
+    assert other.deployments()["p/m"]["cooled"] == [(began + 20, began + 60)]
+    clock.now += 100
+    for _ in range(5):
+        history.unreachable("p/m", RULE)
+    clock.now += 5
+    history.reached("p/m", "alice", 0.0, served=True)
+    history.cool("p/m\nalice", 60)  # a cool-down of one consumer is not the deployment's
+    again = began + 120
+    assert history.deployments()["p/m"]["cooled"] == [(began, began + 60)]
+    assert history.deployments()["p/"]["cooled"] == [(again, again + 5)]
+    for number in range(2 * MAX_COOLED):
+        history.cool(f"q/{number}", 1)
+    assert sum(len(facts.get("cooled", ())) for facts in history.deployments().values()) == MAX_COOLED
 
 
 def test_the_expectation_of_a_new_deployment_is_a_time():

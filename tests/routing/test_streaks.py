@@ -125,4 +125,5 @@ def test_another_process_learns_of_cool_downs(history, clock):
     other.merge([history.note()])
     assert cooling(other, "a", "b") == [pytest.approx(15), 0]
     assert cooling(other, "b", deployment="q/n") == [pytest.approx(15)]
-    assert other.deployments() == {"p/m": {"cooling_consumers": 1}, "q/": {"cooling_down_s": 15.0}}
+    cooled = [(clock.now, clock.now + 15)]
+    assert other.deployments() == {"p/m": {"cooling_consumers": 1}, "q/": {"cooling_down_s": 15.0, "cooled": cooled}}

@@ -558,6 +558,9 @@ class Deployment(Struct, kw_only=True):
     ttft_p95_s: Maybe[float] = UNSET
     tokens_per_s: Maybe[float] = UNSET
     failing: Maybe[Annotated[float, Meta(ge=0, le=1)]] = UNSET
+    cooled: Maybe[
+        Annotated[Sequence[tuple[float, float]], describes("Cool-downs of the last day, in epoch seconds")]
+    ] = UNSET
 
 
 class Providers(Struct, kw_only=True):

@@ -49,7 +49,7 @@ class WorkerMemory(msgspec.Struct):
     """
 
     recent: list[Entry] = []
-    deployments: Mapping[str, Mapping[str, float]] = {}
+    deployments: Mapping[str, Mapping[str, Any]] = {}
     similar: list[Entry] = []
     under_way: Sequence[Entry] = []
 
@@ -59,7 +59,7 @@ class OwnMemory:
     """Memory of this process. Each part is made when it is asked for, on any thread."""
 
     recent: Callable[[], list[Entry]]
-    deployments: Callable[[], Mapping[str, Mapping[str, float]]]
+    deployments: Callable[[], Mapping[str, Mapping[str, Any]]]
     similar: Callable[[], list[Entry]]
     under_way: Callable[[], Sequence[Entry]]
 
@@ -243,13 +243,18 @@ class AdminReports:
 
         return self._ask(now())
 
-    def providers(self) -> Mapping[str, Mapping[str, float]]:
-        """Findings of all workers about each deployment; if several have one, the highest value."""
-        found = {name: dict(facts) for name, facts in self._own.deployments().items()}
-        for each in self._siblings():
-            for name, facts in each.deployments.items():
+    def providers(self) -> Mapping[str, Mapping[str, Any]]:
+        """Findings of all workers about each deployment; if several have one, the highest value. Cool-downs (`cooled`)
+        are those that any worker knows.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for deployments in (self._own.deployments(), *(each.deployments for each in self._siblings())):
+            for name, facts in deployments.items():
                 known = found.setdefault(name, {})
-                known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
+                for fact, value in facts.items():
+                    known[fact] = (
+                        [*known.get(fact, ()), *value] if fact == "cooled" else max(value, known.get(fact, value))
+                    )
         return found
 
     def under_way(self) -> Sequence[Entry]:

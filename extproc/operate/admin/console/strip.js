@@ -16,8 +16,16 @@ export function healthBy(report, nameOf, begin, step, steps) {
   return found;
 }
 
+// Marks the steps in which others were asked because this one cooled down; `places` are entries of GET /providers.
+export function markCooled(known, places, begin, step) {
+  for (const [from, to] of places.flatMap(place => place?.cooled ?? []))
+    for (let index = Math.max(0, Math.floor((from * 1000 - begin) / step)); index < known.cells.length && begin + index * step < to * 1000; index++)
+      known.cells[index] = {requests: 0, errors: 0, ...known.cells[index], cooled: true};
+}
+
 export function strip(known, begin, step, time) {
+  const pauses = known.cells.filter(cell => cell?.cooled).length;
   const colour = cell => !cell?.requests ? "none" : cell.errors === 0 ? "fine" : cell.errors / cell.requests < 0.05 ? "some" : "many";
-  return el("span", {class: known.cells.length > 30 ? "strip minutes" : "strip", role: "img", "aria-label": `${known.errors} of ${known.requests} failed in ${time}`}, ...known.cells.map((cell, index) =>
-    el("span", {class: colour(cell), title: `${utc(begin + index * step, 11, 16)}: ${cell ? `${count(cell.requests)} requests, ${count(cell.errors)} failed` : "none"}`})));
+  return el("span", {class: known.cells.length > 30 ? "strip minutes" : "strip", role: "img", "aria-label": `${known.errors} of ${known.requests} failed in ${time}${pauses ? `; it cooled down in ${pauses} of these parts` : ""}`}, ...known.cells.map((cell, index) =>
+    el("span", {class: colour(cell) + (cell?.cooled ? " cooled" : ""), title: `${utc(begin + index * step, 11, 16)}: ${cell ? `${count(cell.requests)} requests, ${count(cell.errors)} failed` : "none"}${cell?.cooled ? "; it cooled down, so others were asked" : ""}`})));
 }

@@ -6,7 +6,7 @@ import {$, cut, el, link, named, note, show, table} from "../dom.js";
 import {MINUTE, count, millis, percent, seconds, short, usd} from "../format.js";
 import {healthOf} from "../meanings.js";
 import {consumerOnly} from "../page.js";
-import {healthBy, strip} from "../strip.js";
+import {healthBy, markCooled, strip} from "../strip.js";
 import {propose} from "./settings.js";
 
 const html = `
@@ -45,13 +45,14 @@ function turn(target) {
 
 const lastHour = () => { const minute = Math.floor(Date.now() / MINUTE) * MINUTE; return [minute - 59 * MINUTE, minute + MINUTE]; };
 function askHealth() {
-  const hour = {...between(lastHour()), group_by: "provider,target"};
-  return Promise.all([read("/usage?" + new URLSearchParams({...hour, resolution: "minute"})), read("/latency?" + new URLSearchParams({...hour, resolution: "total"}))]);
+  const hour = {...between(lastHour()), group_by: "provider,target,provider_model"};
+  return Promise.all([read("/usage?" + new URLSearchParams({...hour, resolution: "minute"})), read("/latency?" + new URLSearchParams({...hour, resolution: "total"})), read("/providers")]);
 }
 
-function drawHealth([usage, latency]) {
-  const [begin] = lastHour(), nameOf = group => group.provider && `${group.provider} ${group.target}`, times = new Map(latency.data.map(row => [nameOf(row.group), row]));
+function drawHealth([usage, latency, places]) {
+  const [begin] = lastHour(), nameOf = group => group.provider && `${group.provider} ${group.target} ${group.provider_model}`, times = new Map(latency.data.map(row => [nameOf(row.group), row]));
   const found = [...healthBy(usage, nameOf, begin, MINUTE, 60)].sort(([, a], [, b]) => b.errors - a.errors || b.requests - a.requests).slice(0, 50);
+  for (const [, known] of found) markCooled(known, [places.data[`${known.group.provider}/${known.group.provider_model}`], places.data[known.group.provider + "/"]], begin, MINUTE);
   show("health", found.length ? table(["provider", "target", "by minute", "requests", "failed", "tokens a second", "median", "95 %", "first token"], found.map(([name, known]) => [
     pick("provider", known.group.provider), pick("target", known.group.target), strip(known, begin, MINUTE, "an hour"), count(known.requests), count(known.errors), short(known.tokens / 3600),
     millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms), millis(times.get(name)?.first_p50_ms)]), [3, 4, 5, 6, 7, 8]) : note("No provider was asked in the last hour."));

@@ -6,7 +6,7 @@ import {$, cut, el, link, named, note, show, table} from "../dom.js";
 import {HOUR, change, count, measured, millis, percent, short, usd, utc} from "../format.js";
 import {healthOf, reason} from "../meanings.js";
 import {door, said} from "../page.js";
-import {healthBy, strip} from "../strip.js";
+import {healthBy, markCooled, strip} from "../strip.js";
 import {closest} from "./budgets.js";
 
 const SHOWN = 50, SLOTS = [...Array(SERIES).keys()];
@@ -153,6 +153,7 @@ function drawHealth([usage, latency, places]) {
   const one = name => { if (!providers.has(name)) providers.set(name, {cells: Array(24).fill(null), requests: 0, errors: 0}); return providers.get(name); };
   for (const [place, known] of Object.entries(places.data)) {
     const found = one(place.split("/")[0]), health = healthOf(known);
+    markCooled(found, [known], begin, HOUR);
     if (!found.state || health[2] > found.state[2]) found.state = health;
   }
   const times = new Map(latency.data.map(row => [row.group.provider, row]));
