@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     gateway = connect(options)
     if options.what == "rebuild":
         gateway.text("/ledger/rebuild", body={})
-        print("the sums are made anew within some minutes; reports read the rows meanwhile")
+        print("the sums are made anew within some minutes; reports show the earlier sums until then")
         return 0
     if options.what == "forget":
         body = {"consumer": options.consumer, "delete": options.delete}

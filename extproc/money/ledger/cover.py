@@ -9,7 +9,7 @@ from typing import Any
 
 from extproc.money.ledger.measures import DAYS, HOURS, LABELS, NAMES, VALUES
 from extproc.money.ledger.query import Filters, label_of
-from extproc.money.ledger.rollups import READY
+from extproc.money.ledger.rollups import DUE, READY
 from extproc.money.ledger.rows import label_key, text
 from extproc.money.ledger.sql import Cursor, Dialect, places
 
@@ -86,7 +86,7 @@ def _cubes(
     cube's name, and the label's value.
     """
 
-    def starts(cube: str, state: str = f"AND state = '{READY}'") -> list[int]:
+    def starts(cube: str, state: str = f"AND state IN ('{READY}', '{DUE}')") -> list[int]:
         found = cursor.rows(
             f"SELECT start FROM rollup_units WHERE cube = ? AND start >= ? AND start < ? {state} ORDER BY start",
             (cube, *whole),

@@ -149,5 +149,7 @@ class Ledger:
         return self._rollups.make(now)
 
     def rebuild(self) -> None:
-        """Mark all sums of hours and days for the next `roll_up` to make anew. Until then reports read the rows."""
+        """Mark all sums of hours and days for the next `roll_up` to make anew. Until then reports show the earlier
+        sums.
+        """
         self._rollups.reset()

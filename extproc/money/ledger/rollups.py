@@ -9,7 +9,8 @@ cubes of a unit whose state is READY and read rows for all other time, so they a
    3. keep     a short transaction copies the sums and sets READY, if the token is still there
 
 A transaction that changes rows of a unit's time also marks the unit STALE (`spoil`), in any step. A cube with too many
-combinations is LEFT: reports read rows instead. PostgreSQL runs transactions side by side: transactions that change
+combinations is LEFT: reports read rows instead. Sums that an operator wants anew are DUE: reports use them until the
+new ones replace them. PostgreSQL runs transactions side by side: transactions that change
 rows hold a shared lock, steps 1 and 3 an exclusive lock.
 
 Each of the cubes pays for itself. A million rows of a month, 200 consumers and 20,000 runs on SQLite, against one table
@@ -39,7 +40,7 @@ from extproc.money.ledger.measures import DAY, DAYS, HOUR, HOURS, LABELS, MEASUR
 from extproc.money.ledger.rows import micros
 from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Cursor, DriverConnection
 
-READY, LEFT, STALE = "", "left", "stale"
+READY, LEFT, STALE, DUE = "", "left", "stale", "due"
 GRACE = 120.0  # seconds after which an hour counts as passed; a later row has its rollups made anew
 MAX_LABELS = 64  # most names of labels in a day; with more, reports by label read rows
 MAX_LABEL_ROWS = 100_000  # most combinations of labels in a day
@@ -120,10 +121,11 @@ class Rollups:
         return made
 
     def reset(self) -> None:
-        """Mark all units as stale, so that they are made again."""
+        """Have all units made again."""
         with self._database.change() as cursor:
             _lock(cursor)
-            cursor.execute(f"UPDATE rollup_units SET state = '{STALE}'")
+            ready = f"state IN ('{READY}', '{DUE}')"
+            cursor.execute(f"UPDATE rollup_units SET state = CASE WHEN {ready} THEN '{DUE}' ELSE '{STALE}' END")
 
     def _missing(self, connection: DriverConnection, passed: int) -> Iterator[tuple[int, Cube]]:
         """The passed units that are not ready, in days that have rows."""
@@ -175,7 +177,7 @@ class Rollups:
                 "INSERT INTO rollup_units (start, cube, state, claimed) "
                 f"VALUES ({start}, '{unit.name}', '{token}', {now}) "
                 "ON CONFLICT (start, cube) DO UPDATE SET state = excluded.state, claimed = excluded.claimed WHERE "
-                f"rollup_units.state IN ('{READY}', '{LEFT}', '{STALE}') "
+                f"rollup_units.state IN ('{READY}', '{LEFT}', '{STALE}', '{DUE}') "
                 f"OR rollup_units.claimed NOT BETWEEN {now - _ABANDONED} AND {now + _ABANDONED}"
             )
         return token if claimed else None
