@@ -23,9 +23,11 @@ export function markCooled(known, places, begin, step) {
       known.cells[index] = {requests: 0, errors: 0, ...known.cells[index], cooled: true};
 }
 
-export function strip(known, begin, step, time) {
+// `open` is called with the time of a cell that was clicked; who has no mouse chooses that time as the period.
+export function strip(known, begin, step, time, open) {
   const pauses = known.cells.filter(cell => cell?.cooled).length;
   const colour = cell => !cell?.requests ? "none" : cell.errors === 0 ? "fine" : cell.errors / cell.requests < 0.05 ? "some" : "many";
+  const told = cell => (cell ? `${count(cell.requests)} requests, ${count(cell.errors)} failed` : "none") + (cell?.cooled ? "; it cooled down, so others were asked" : "");
   return el("span", {class: known.cells.length > 30 ? "strip minutes" : "strip", role: "img", "aria-label": `${known.errors} of ${known.requests} failed in ${time}${pauses ? `; it cooled down in ${pauses} of these parts` : ""}`}, ...known.cells.map((cell, index) =>
-    el("span", {class: colour(cell) + (cell?.cooled ? " cooled" : ""), title: `${utc(begin + index * step, 11, 16)}: ${cell ? `${count(cell.requests)} requests, ${count(cell.errors)} failed` : "none"}${cell?.cooled ? "; it cooled down, so others were asked" : ""}`})));
+    el("span", {class: [colour(cell), ...(cell?.cooled ? ["cooled"] : []), ...(open ? ["opens"] : [])].join(" "), title: `${utc(begin + index * step, 11, 16)}: ${told(cell)}`, ...(open ? {onclick: () => open(begin + index * step)} : {})})));
 }

@@ -3,7 +3,7 @@ import {may, read} from "../api.js";
 import {timeLines} from "../chart.js";
 import {between, choose, filters, pick, span, spanned, state} from "../choices.js";
 import {$, cut, el, link, named, note, show, table} from "../dom.js";
-import {MINUTE, count, millis, percent, seconds, short, usd} from "../format.js";
+import {MINUTE, count, millis, percent, seconds, short, usd, utc} from "../format.js";
 import {healthOf} from "../meanings.js";
 import {consumerOnly} from "../page.js";
 import {healthBy, markCooled, strip} from "../strip.js";
@@ -11,7 +11,7 @@ import {propose} from "./settings.js";
 
 const html = `
 <section aria-labelledby="models-title"><div class="bar"><h2 id="models-title">Models</h2></div><div id="models" class="scroll"></div></section>
-<section aria-labelledby="health-title"><div class="bar"><h2 id="health-title">The last hour, by minute</h2></div><div id="health" class="scroll"></div></section>
+<section aria-labelledby="health-title"><div class="bar"><h2 id="health-title">By minute</h2></div><div id="health" class="scroll"></div></section>
 <section aria-labelledby="latency-title"><div class="bar"><h2 id="latency-title">Latency</h2>
   <label>of <select id="clock"><option value="answer">whole answers</option><option value="first">first tokens</option></select></label>
   <span class="small soft"><i class="s0"></i>median&emsp;<i class="s1"></i>95th percentile</span></div>
@@ -43,19 +43,20 @@ function turn(target) {
   return may("admin") ? link("turn " + target.name, off ? "Switch on…" : "Switch off…", () => propose(["models", target.name, "disabled"], !off), {"aria-label": `Switch ${cut(target.name)} ${off ? "on" : "off"}`}) : "";
 }
 
-const lastHour = () => { const minute = Math.floor(Date.now() / MINUTE) * MINUTE; return [minute - 59 * MINUTE, minute + MINUTE]; };
+// The chosen time where it is short enough for minutes, else the last hour.
+const minutes = () => { const [from, to, resolution] = span(), minute = Math.floor(Date.now() / MINUTE) * MINUTE; return resolution === "minute" ? [from, to] : [minute - 59 * MINUTE, minute + MINUTE]; };
 function askHealth() {
-  const hour = {...between(lastHour()), group_by: "provider,target,provider_model"};
+  const hour = {...between(minutes()), group_by: "provider,target,provider_model"};
   return Promise.all([read("/usage?" + new URLSearchParams({...hour, resolution: "minute"})), read("/latency?" + new URLSearchParams({...hour, resolution: "total"})), read("/providers")]);
 }
 
 function drawHealth([usage, latency, places]) {
-  const [begin] = lastHour(), nameOf = group => group.provider && `${group.provider} ${group.target} ${group.provider_model}`, times = new Map(latency.data.map(row => [nameOf(row.group), row]));
-  const found = [...healthBy(usage, nameOf, begin, MINUTE, 60)].sort(([, a], [, b]) => b.errors - a.errors || b.requests - a.requests).slice(0, 50);
+  const [begin, end] = minutes(), steps = Math.ceil((end - begin) / MINUTE), time = `${utc(begin, 0, 16)} to ${utc(end, 11, 16)} UTC`, nameOf = group => group.provider && `${group.provider} ${group.target} ${group.provider_model}`, times = new Map(latency.data.map(row => [nameOf(row.group), row]));
+  const found = [...healthBy(usage, nameOf, begin, MINUTE, steps)].sort(([, a], [, b]) => b.errors - a.errors || b.requests - a.requests).slice(0, 50);
   for (const [, known] of found) markCooled(known, [places.data[`${known.group.provider}/${known.group.provider_model}`], places.data[known.group.provider + "/"]], begin, MINUTE);
-  show("health", found.length ? table(["provider", "target", "by minute", "requests", "failed", "tokens a second", "median", "95 %", "first token"], found.map(([name, known]) => [
-    pick("provider", known.group.provider), pick("target", known.group.target), strip(known, begin, MINUTE, "an hour"), count(known.requests), count(known.errors), short(known.tokens / 3600),
-    millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms), millis(times.get(name)?.first_p50_ms)]), [3, 4, 5, 6, 7, 8]) : note("No provider was asked in the last hour."));
+  show("health", note(`${time}.`, "soft small"), found.length ? table(["provider", "target", "by minute", "requests", "failed", "tokens a second", "median", "95 %", "first token"], found.map(([name, known]) => [
+    pick("provider", known.group.provider), pick("target", known.group.target), strip(known, begin, MINUTE, time), count(known.requests), count(known.errors), short(known.tokens / steps / 60),
+    millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms), millis(times.get(name)?.first_p50_ms)]), [3, 4, 5, 6, 7, 8]) : note("No provider was asked in this time."));
 }
 
 function drawLatency([over, by]) {

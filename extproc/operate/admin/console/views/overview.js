@@ -148,6 +148,8 @@ function askHealth() {
   return Promise.all([read("/usage?" + new URLSearchParams({...day, resolution: "hour"})), read("/latency?" + new URLSearchParams({...day, resolution: "total"})), read("/providers")]);
 }
 
+const byMinute = hour => choose({view: "models", period: "own", from: utc(hour, 0, 16).replace(" ", "T"), to: utc(hour + HOUR, 0, 16).replace(" ", "T")});
+
 function drawHealth([usage, latency, places]) {
   const [begin] = lastDay(), providers = healthBy(usage, group => group.provider, begin, HOUR, 24);
   const one = name => { if (!providers.has(name)) providers.set(name, {cells: Array(24).fill(null), requests: 0, errors: 0}); return providers.get(name); };
@@ -158,7 +160,7 @@ function drawHealth([usage, latency, places]) {
   }
   const times = new Map(latency.data.map(row => [row.group.provider, row]));
   const rows = [...providers].sort(([, a], [, b]) => (b.state?.[2] ?? -1) - (a.state?.[2] ?? -1) || b.requests - a.requests).slice(0, 12).map(([name, known]) => [
-    pick("provider", name), known.state ? el("span", {class: known.state[1]}, known.state[0]) : el("span", {class: "soft"}, "at rest"), strip(known, begin, HOUR, "24 hours"),
+    pick("provider", name), known.state ? el("span", {class: known.state[1]}, known.state[0]) : el("span", {class: "soft"}, "at rest"), strip(known, begin, HOUR, "24 hours", byMinute),
     count(known.requests), count(known.errors), millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms)]);
   show("providers", rows.length ? table(["provider", "now", "by hour", "requests", "failed", "median", "95 %"], rows, [3, 4, 5, 6]) : note("No provider was asked in the last 24 hours."));
 }
