@@ -17,6 +17,7 @@ from extproc.wire.framing.sse import SSE
 from extproc.words.api import ClientAPI, ProviderAPI
 from extproc.words.messages import (
     Answer,
+    AnyAnswer,
     Choice,
     Delta,
     Ended,
@@ -63,6 +64,18 @@ def in_form(entry: Entry, client: ClientAPI, *, stream: bool) -> bytes | None:
     return b"".join([encoder.feed(event) for event in events])
 
 
+def answer_of(entry: Entry) -> AnyAnswer | None:
+    """The neutral form of an answer; None for one that broke off or is not readable, and for an API without a neutral
+    form.
+    """
+    if (source := provider_apis().get(entry.dialect)) is None:
+        return None
+    try:
+        return fold(_events(source, entry.body)) if entry.stream else source.decode_answer(entry.body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _events(source: ProviderAPI, body: bytes) -> Iterator[Event]:
     assert source.decoder is not None, source.name
     framing, decoder = SSE(len(body) + 1), source.decoder()
@@ -84,9 +97,9 @@ def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
             return False
         if source is None:
             return True
-        answer = fold(_events(source, entry.body)) if entry.stream else source.decode_answer(entry.body)
     except (ValueError, RecursionError):
         return False
+    answer = answer_of(entry)
     if not isinstance(answer, Answer):
         return False
     return choices <= len(answer.choices) <= finished and all(

@@ -10,18 +10,23 @@ import msgspec
 
 from extproc.cli._admin import add_gateway, connect
 from extproc.cli._tables import safe, table
+from extproc.money.texts import PAIRED
 
 EXAMPLES = """\
   extproc compare stable canary                    exchanges of the last week, in which either was asked first
   extproc compare stable canary --model assistant  of requests for one virtual model, which splits them at random
   extproc compare stable canary --since 2026-11-20 since the canary began: look as often as you like
   extproc compare stable canary --label agent      a class for each agent, too
+  extproc compare --shadow assistant               a virtual model's answers and its shadow's, in pairs
+  extproc compare --replay luna-1                  a replay's answers and the first ones, in pairs
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="entry of models that you trust")
-    parser.add_argument("b", metavar="B", help="entry of models that shall replace it")
+    parser.add_argument("a", metavar="A", nargs="?", help="entry of models that you trust")
+    parser.add_argument("b", metavar="B", nargs="?", help="entry of models that shall replace it")
+    parser.add_argument("--shadow", metavar="NAME", help="in place of A and B: a virtual model and its shadow")
+    parser.add_argument("--replay", metavar="NAME", help="in place of A and B: a replay and what it repeats")
     add_gateway(parser)
     parser.add_argument(
         "--since", metavar="TIME", help="since a date or RFC 3339 time, such as that of the canary's start"
@@ -34,12 +39,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the comparison. Raises OSError when the gateway does not answer, ValueError when it refuses."""
-    if options.a == options.b:
+    if options.a is not None and options.a == options.b:
         raise ValueError("extproc compare A B: A and B are the same target")
-    parameters = [("a", options.a), ("b", options.b), ("hours", str(options.hours))]
+    parameters = [("hours", str(options.hours))]
     parameters += [("start", options.since)] if options.since is not None else []
-    parameters += [(name, value) for name in ("model", "label") if (value := getattr(options, name)) is not None]
-    found = connect(options).json("/comparison", parameters)
+    of = next((name for name in PAIRED if getattr(options, name) is not None), None)
+    if of is not None:
+        parameters += [("of", of), ("name", getattr(options, of))]
+    if (options.b is None) is (of is None):
+        raise ValueError("extproc compare needs A and B, or --shadow, or --replay")
+    names = ("a", "b", "model", "label")
+    parameters += [(name, value) for name in names if (value := getattr(options, name)) is not None]
+    found = connect(options).json("/comparison" if of is None else "/comparison/pairs", parameters)
     if options.format == "json":
         print(msgspec.json.encode(found).decode())
     else:
@@ -67,6 +78,20 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield table(
         ["requests", "of", "exchanges", "p50 ms", "p95 ms", "p50 usd", "p95 usd", "mean usd"], rows, right=range(2, 8)
     )
+    yield from _calls(found)
+    worse = [one for one in found["classes"][0]["measures"] if one["state"] == "worse"]
+    for one in worse:
+        yield f"\n{one['name']}, the latest of B: {', '.join(one['examples'])}"
+    if worse:
+        yield "extproc exchanges ID tells one of them, with --texts its texts where they are recorded"
+
+
+def _calls(found: Mapping[str, Any]) -> Iterator[str]:
+    for each in found["classes"]:
+        if calls := each.get("calls"):
+            told = (f"{calls[name] / calls['with_tools']:.1%}" for name in ("same_tools", "same_calls"))
+            of = f"{safe(each['name'])}: of {calls['with_tools']:,} pairs"
+            yield "\n{} {} call the same tools, {} with the same arguments".format(of, *told)
 
 
 def _rate(bad: int, of: int) -> str:

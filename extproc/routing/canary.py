@@ -19,10 +19,7 @@ from extproc.words.values import Section
 
 BOARD = "trials"
 _KEPT = 366 * 86400.0  # seconds
-_NAMES: Mapping[str, str] = {"failed": "failed", "cut_off": "cut off", "slow": "slow", "dear": "dear"}
-"""Measures in the settings, and in a comparison."""
-
-Measure = Literal["failed", "cut_off", "slow", "dear"]
+Measure = Literal["failed", "cut_off", "slow", "dear", "refused", "malformed", "without_a_call"]
 
 
 class CanarySettings(Section):
@@ -33,9 +30,9 @@ class CanarySettings(Section):
     )
     against: str = Field(description="Model of the target that it is compared with, another of `targets`.")
     guard: tuple[Measure, ...] = Field(
-        ("failed", "cut_off", "slow", "dear"),
+        ("failed", "cut_off", "slow", "dear", "refused", "malformed"),
         min_length=1,
-        max_length=4,
+        max_length=7,
         description="Measures of `extproc compare` that stop the target when one is worse with 95 % confidence, over "
         "all requests or in a class of them.",
     )
@@ -107,7 +104,7 @@ def _begun(model: str, canary: CanarySettings, at: float) -> Trial:
 
 def worse(comparison: Mapping[str, Any], guard: Sequence[Measure]) -> str:
     """The first measure of `guard` in which the canary is worse, for people; empty if there is none."""
-    return next(_worse(comparison, {_NAMES[name] for name in guard}), "")
+    return next(_worse(comparison, {name.replace("_", " ") for name in guard}), "")
 
 
 def _worse(comparison: Mapping[str, Any], names: set[str]) -> Iterator[str]:

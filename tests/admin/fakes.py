@@ -289,7 +289,7 @@ class FakeSources:
         who = {"id": id, "consumer": consumer or "ada", "team": "platform", **times}
         return [{**who, **numbers, "calls": [{**call, "provider_model": "m", **numbers}], "problems": [problem]}]
 
-    def compare(self, a, b, begin, label, model):
+    def compare(self, a, b, begin, *, label=None, model=None, pairs=None):
         ledger = open_ledger("memory:")
         common = {"time": self.now.timestamp() - 60, "operation": "chat", "model": model or "assistant"}
         for number in range(800):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
 import pytest
 from google import genai
 
-from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
+from tests.e2e.conftest import KEY, Ended, Gateway, eventually, run_gateway
 
 YAML = """
 providers:
@@ -19,14 +20,16 @@ providers:
 models:
   stable: {provider: old, price: {input: 1, output: 1}}
   candidate: {provider: new, price: {input: 1, output: 1}}
+  terse: {provider: new, price: {input: 1, output: 1}, max_output_tokens: 1}
 virtual_models:
   assistant: {targets: [{model: stable}], shadow: {model: candidate, consumer: shadow, share: 1, at_once: 2}}
+  shaped: {targets: [{model: stable}], shadow: {model: terse, consumer: shadow, share: 1}}
 guardrails: [{name: mails, kind: pii, action: mask, on: [input]}]
 consumers:
-  - {name: demo, models: [assistant, stable], keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: demo, models: [assistant, shaped, stable], keys: [{env: EXTPROC_DEMO_KEY}]}
   - {name: bound, keys: [{env: BOUND_KEY}], require: {regions: ["eu-*"]}}
-  - {name: shadow, models: [candidate], keys: [{env: SHADOW_KEY}]}
-budgets: [{name: few, match: {consumer: shadow}, unit: requests, limit: 30, window: hour}]
+  - {name: shadow, models: [candidate, terse], keys: [{env: SHADOW_KEY}]}
+budgets: [{name: few, match: {consumer: shadow}, unit: requests, limit: 60, window: hour}]
 stores: {counters: "memory:"}
 """
 KEYS = {"BOUND_KEY": "sk-gw-bound", "SHADOW_KEY": "sk-gw-shadow"}
@@ -96,6 +99,35 @@ def test_a_candidate_that_fails_or_hangs_never_touches_a_client(gateway: Gateway
     assert time.monotonic() - begun < 2
     eventually(lambda: outcomes(gateway, "dropped") >= dropped + 6)
     eventually(lambda: gateway.metric("extproc_exchanges_in_flight") == 0)
+
+
+def test_answers_are_compared_in_pairs_without_their_texts(gateway: Gateway, extproc: Callable[..., Ended]):
+    """A candidate that writes one word breaks each JSON that it is asked for, and calls the same tools."""
+    shape = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    json_ = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": shape}}}
+    tool = {"tools": [{"type": "function", "function": {"name": "weather", "parameters": shape}}]}
+    for number in range(16):
+        assert gateway.chat("shaped", f"Say {number}", max_tokens=100, **json_).status_code == 200
+    for number in range(4):
+        assert gateway.chat("shaped", f"Call {number}", **tool).json()["choices"][0]["message"]["tool_calls"]
+
+    def compared(*options: str) -> Ended:
+        return extproc("compare", "--shadow", "shaped", "--url", gateway.admin, *options)
+
+    def pairs() -> Any:
+        found = json.loads(compared("--format", "json").stdout)
+        return found if found["classes"][0]["b"]["exchanges"] == 20 else None
+
+    found = eventually(pairs)
+    [malformed] = [one for one in found["classes"][0]["measures"] if one["name"] == "malformed"]
+    assert malformed["pairs"] == {"only_a": 0, "only_b": 16, "alike": 4}  # the calls' arguments are well-formed
+    assert (found["state"], "are malformed" in found["sentence"]) == ("not_safe", True)
+    assert found["classes"][0]["calls"] == {"with_tools": 4, "same_tools": 4, "same_calls": 4}
+    told = compared().stdout
+    assert "of 4 pairs 100.0% call the same tools" in told
+    assert malformed["examples"][-1] in told
+    assert compared("--label", "agent").returncode == 0
+    assert "needs A and B" in extproc("compare", "stable", "--url", gateway.admin).stderr
 
 
 def test_a_spent_budget_ends_the_shadow_alone(gateway: Gateway):

@@ -30,7 +30,12 @@ def test_a_row_without_a_price_charges_tries_and_tokens_is_kept(ledger):
     assert set(found) == {*COLUMNS} - {"cost", "saved", "prompt_saved", "prompt_extra"} | {
         *("cost_usd", "saved_usd", "prompt_saved_usd", "prompt_extra_usd")
     }
-    assert {name for name, value in found.items() if value is None} == {"cost_usd", "first_token_ms", "charges"}
+    assert {name for name, value in found.items() if value is None} == {
+        "cost_usd",
+        "first_token_ms",
+        "charges",
+        "traits",
+    }
 
 
 def test_a_database_of_a_newer_release_is_refused(shared_url):

@@ -24,6 +24,7 @@ from extproc.cache.caching import CACHING
 from extproc.money.accounting.notes import Told, unpack_note
 from extproc.money.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.money.ledger import EXPIRED, PENDING, Row
+from extproc.money.texts import TRAITS
 from extproc.routing.pools.pool import PLACED
 from extproc.stores import LATE_SETTLE, Counters, Expired
 from extproc.words.exchange import Exchange
@@ -246,6 +247,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
         prompt_saved=exchange.money.prompt_saved,
         prompt_extra=exchange.money.prompt_extra,
         run=run_of(exchange),
+        traits=exchange.features.get(TRAITS),
         endpoint=placed.served if (placed := exchange.features.get(PLACED)) is not None else "",
         tries=exchange.answer.tries,
     )

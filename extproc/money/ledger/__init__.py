@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extproc.money.ledger.url import parse
+from extproc.money.texts import Traits
 from extproc.words.tries import FailedTry
 from extproc.words.values import has_package, is_private
 
@@ -88,6 +89,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str = ""  # see `words.runs`; empty: the exchange belongs to no run
     endpoint: str = ""  # endpoint of a pool that answered, `ip:port`
     levels: Mapping[str, tuple[int, int, int]] | None = None  # by count: used before, limit, asked for
+    traits: Traits | None = None  # of an answer that is compared with others
 
 
 def check_ledger(url: str) -> None:

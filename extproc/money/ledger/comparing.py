@@ -1,9 +1,13 @@
-"""Two targets compared over the rows of their exchanges: failures, cut answers, time and cost, by class of request.
+"""Two targets compared over the rows of their exchanges: failures, cut answers, time, cost and traits of the answers,
+by class of request.
 
 An exchange belongs to the arm of the target that was asked first: a canary whose failures another target repairs has
 failed. The first ANSWERS_FIRST answers of arm A say what is slow and dear; the answers after them are counted. Each
 bound holds however often one looks from the same beginning, and all bounds together are wrong with a probability of
 ERROR at most: half of it is for all requests, half for the classes. See `words.evidence`.
+
+Where both arms answered the same requests, as in a shadow or a replay, answers are compared in pairs: the difference
+between requests is then no noise.
 """
 
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
@@ -14,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -21,10 +26,10 @@ import msgspec
 from extproc.money.ledger.cover import RowSource
 from extproc.money.ledger.query import Filters
 from extproc.money.ledger.rows import text
-from extproc.money.ledger.sql import Cursor
+from extproc.money.ledger.sql import Cursor, places
 from extproc.money.ledger.usage import rfc3339, to_micros
 from extproc.upstream.prices import decimal
-from extproc.words.evidence import ERROR, Arms, Counted, interval, missing, state
+from extproc.words.evidence import ERROR, Arms, Counted, Pairs, interval, missing, state
 
 ANSWERS_FIRST = 100
 """Answers of arm A that set the bounds of a slow and of a dear answer."""
@@ -33,17 +38,35 @@ MOST_ROWS = 50_000
 MOST_CLASSES = 24
 MOST_EXAMPLES = 5
 """Most ids of bad answers that a measure shows, the latest."""
+_BATCH = 500  # exchanges read by their ids at a time
 _DEAR = 1.1  # times the median cost of arm A
 _SIZES = ((1_000, "input below 1,000 tokens"), (10_000, "input below 10,000 tokens"))
 _LONG = "input of 10,000 tokens and more"
 
-MARGINS: Mapping[str, float] = {"failed": 0.01, "cut off": 0.01, "slow": 0.05, "dear": 0.1}
-"""Measures of an exchange, with the difference in its rate that still counts as safe."""
+_RARE = 0.01  # share of arm B's answers below which an open measure holds up no verdict
+
+MARGINS: Mapping[str, float] = {
+    "failed": 0.01,
+    "cut off": 0.01,
+    "slow": 0.05,
+    "dear": 0.1,
+    "refused": 0.01,
+    "malformed": 0.01,
+    "without a call": 0.01,
+}
+"""Measures of an exchange, with the difference in its rate that still counts as safe. Those after `dear` are read in
+traits (`texts.Traits`), and apply only to answers that have them.
+"""
+_ALWAYS = 4  # first measures, which apply to every answer
 
 
 @dataclass(slots=True, frozen=True)
 class CompareQuery:
-    """A comparison of the targets `a` and `b`, entries of `models`. `label` adds a class for each of its values."""
+    """A comparison of the targets `a` and `b`, entries of `models`. `label` adds a class for each of its values.
+
+    `pairs`: exchanges with this label and value, such as `shadow` and a virtual model, are compared with those whose
+    ids they have under `{label}-of`. `a` and `b` are then only for people.
+    """
 
     a: str
     b: str
@@ -51,6 +74,21 @@ class CompareQuery:
     end: datetime
     label: str | None = None
     filters: Filters = field(default_factory=dict)
+    pairs: tuple[str, str] | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class _Facts:
+    """One exchange: the classes of its request, what is known of it by measure, and its time and cost if it was
+    answered in whole.
+    """
+
+    id: str
+    classes: Sequence[str]
+    bad: Mapping[str, bool]
+    took: int | None
+    cost: int | None
+    calls: Sequence[str] | None = None  # see `Traits.calls`
 
 
 @dataclass(slots=True)
@@ -64,11 +102,15 @@ class _Arm:
         default_factory=lambda: {name: deque(maxlen=MOST_EXAMPLES) for name in MARGINS}
     )
 
-    def count(self, measure: str, id: str, *, bad: bool) -> None:
-        self.bad[measure] += bad
-        self.of[measure] += 1
-        if bad:
-            self.examples[measure].append(id)
+
+@dataclass(slots=True)
+class _Paired:
+    """Pairs by measure: [only A bad, only B bad, alike]; and pairs in which both arms may call tools, by likeness."""
+
+    counts: dict[str, list[int]] = field(default_factory=lambda: {name: [0, 0, 0] for name in MARGINS})
+    with_tools: int = 0
+    same_tools: int = 0
+    same_calls: int = 0
 
 
 @dataclass(slots=True)
@@ -78,6 +120,7 @@ class _Class:
     """
 
     name: str
+    paired: _Paired | None = None
     a: _Arm = field(default_factory=_Arm)
     b: _Arm = field(default_factory=_Arm)
     first_took: list[int] = field(default_factory=list)
@@ -85,45 +128,77 @@ class _Class:
     slow: float | None = None
     dear: float | None = None
 
-    def add(self, first: bool, id: str, *, failed: bool, cut: bool, took: int | None, cost: int | None) -> None:
-        """Count an exchange of arm A (`first`) or B. Without `took` and `cost` the arm did not answer."""
-        arm = self.a if first else self.b
+    def add(self, first: bool, facts: _Facts) -> Mapping[str, bool]:
+        """Count an exchange of arm A (`first`) or B. Returns what counted, by measure."""
+        arm, bad = self.a if first else self.b, dict(facts.bad)
         arm.asked += 1
-        arm.count("failed", id, bad=failed)
-        arm.count("cut off", id, bad=cut)
-        if took is not None:
+        if (took := facts.took) is not None:
             arm.took.append(took)
             if self.slow is not None:
-                arm.count("slow", id, bad=took > self.slow)
+                bad["slow"] = took > self.slow
             elif first:
                 self.first_took.append(took)
                 if len(self.first_took) == ANSWERS_FIRST:
                     self.slow = _at(sorted(self.first_took), 0.95)
-        if cost is not None:
+        if (cost := facts.cost) is not None:
             arm.cost.append(cost)
             if self.dear is not None:
-                arm.count("dear", id, bad=cost > self.dear)
+                bad["dear"] = cost > self.dear
             elif first:
                 self.first_cost.append(cost)
                 if len(self.first_cost) == ANSWERS_FIRST:
                     self.dear = _DEAR * _at(sorted(self.first_cost), 0.5)
+        for measure, is_bad in bad.items():
+            arm.bad[measure] += is_bad
+            arm.of[measure] += 1
+            if is_bad:
+                arm.examples[measure].append(facts.id)
+        return bad
+
+    def add_pair(self, a: _Facts, b: _Facts) -> None:
+        """Count two answers to the same request."""
+        assert self.paired is not None, "of a comparison in pairs"
+        bad_a, bad_b = self.add(True, a), self.add(False, b)
+        for measure in bad_a.keys() & bad_b.keys():
+            wins, losses = bad_a[measure], bad_b[measure]
+            self.paired.counts[measure][2 if wins == losses else 0 if wins else 1] += 1
+        if a.calls is not None and b.calls is not None:
+            self.paired.with_tools += 1
+            self.paired.same_tools += [*map(_tool, a.calls)] == [*map(_tool, b.calls)]
+            self.paired.same_calls += a.calls == b.calls
 
     def measures(self) -> Iterator[tuple[str, Counted, float]]:
-        for name, margin in MARGINS.items():
-            yield name, Arms(self.a.bad[name], self.a.of[name], self.b.bad[name], self.b.of[name]), margin
+        """Each measure that applies, with its counts and its margin."""
+        a, b = self.a, self.b
+        for index, (name, margin) in enumerate(MARGINS.items()):
+            counts: Counted = Arms(a.bad[name], a.of[name], b.bad[name], b.of[name])
+            if self.paired is not None:
+                counts = Pairs(*self.paired.counts[name])
+            if index < _ALWAYS or (counts.answers and a.of[name]):
+                yield name, counts, margin
 
 
 def compare(cursor: Cursor, query: CompareQuery) -> Mapping[str, Any]:
     """The comparison, as JSON."""
-    whole, classes = _Class("all requests"), dict[str, _Class]()
-    for first, id, names, facts in _read(cursor, query):
-        whole.add(first, id, **facts)
+    whole, classes = _new(query, "all requests"), dict[str, _Class]()
+
+    def each(names: Sequence[str]) -> Iterator[_Class]:
+        yield whole
         for name in names:
             if name in classes or len(classes) < MOST_CLASSES:
-                classes.setdefault(name, _Class(name)).add(first, id, **facts)
+                yield classes.setdefault(name, _new(query, name))
+
+    if query.pairs is None:
+        for first, facts in _read(cursor, query):
+            for found in each(facts.classes):
+                found.add(first, facts)
+    else:
+        for a, b in _read_pairs(cursor, query, query.pairs):
+            for found in each(a.classes):
+                found.add_pair(a, b)
     shown = [_shown(whole, ERROR / 2 / len(MARGINS))]
-    each = ERROR / 2 / (len(MARGINS) * MOST_CLASSES)  # fixed: classes appear over time
-    shown += [_shown(classes[name], each) for name in sorted(classes)]
+    each_error = ERROR / 2 / (len(MARGINS) * MOST_CLASSES)  # fixed: classes appear over time
+    shown += [_shown(classes[name], each_error) for name in sorted(classes)]
     verdict, more = _verdict(shown)
     return {
         "object": "comparison",
@@ -139,51 +214,105 @@ def compare(cursor: Cursor, query: CompareQuery) -> Mapping[str, Any]:
     }
 
 
-def _read(cursor: Cursor, query: CompareQuery) -> Iterator[tuple[bool, str, Sequence[str], dict[str, Any]]]:
-    """The exchanges in order of time: whether arm A was asked first, its id, its classes, its facts."""
-    source = RowSource(cursor.dialect, "time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)])
-    where, values = source.matching(query.filters)
+def _new(query: CompareQuery, name: str) -> _Class:
+    return _Class(name, None if query.pairs is None else _Paired())
+
+
+_COLUMNS = "operation, input_tokens, outcome, error, complete, cost, duration_ms, tries, traits, target"
+_ANSWERED = "outcome <> 'refused' AND cache NOT IN ('hit', 'similar')"
+
+
+def _read(cursor: Cursor, query: CompareQuery) -> Iterator[tuple[bool, _Facts]]:
+    """The exchanges in order of time; True for one in which arm A was asked first."""
+    source, where, values = _in_time(cursor, query)
     column, needed = ("''", []) if query.label is None else source.field(f"label.{query.label}")
     pair = text(query.a), text(query.b)
     rows = cursor.rows(
-        "SELECT id, target, operation, input_tokens, outcome, error, complete, cost, duration_ms, tries, "
-        f"{column} AS label FROM exchanges WHERE {where} AND outcome <> 'refused' AND cache NOT IN ('hit', 'similar') "
+        f"SELECT id, {column} AS label, {_COLUMNS} FROM exchanges WHERE {where} AND {_ANSWERED} "
         f"AND (target IN (?, ?) OR tries IS NOT NULL) ORDER BY time DESC LIMIT {MOST_ROWS}",
         [*needed, *values, *pair],
     )
-    for id, target, operation, tokens, outcome, error, complete, cost, took, tries, label in reversed(rows):
-        failures = msgspec.json.decode(tries) if isinstance(tries, str) else tries
-        asked = failures[0]["target"] if failures else target
-        if asked not in pair or error in ("client_left", "abandoned"):
+    for row in reversed(rows):
+        if (found := _facts(query, row)) is None:
             continue
-        size = next((name for most, name in _SIZES if tokens < most), _LONG)
-        names = [f"operation {operation}", size, *([f"{query.label} {label}"] if label else [])]
-        served = outcome == "ok" and not failures
-        yield (
-            asked == pair[0],
-            id,
-            names,
-            {
-                "failed": bool(failures) or outcome == "error",
-                "cut": served and not complete,
-                "took": took if served and complete else None,
-                "cost": cost if served and complete else None,
-            },
+        asked, facts = found
+        if asked in pair:
+            yield asked == pair[0], facts
+
+
+def _read_pairs(cursor: Cursor, query: CompareQuery, pairs: tuple[str, str]) -> Iterator[tuple[_Facts, _Facts]]:
+    """Exchanges that answered the same request, in order of time: the first answer, and the one with the label."""
+    source, where, values = _in_time(cursor, query)
+    mark, mark_values = source.field(f"label.{pairs[0]}")
+    first, first_values = source.field(f"label.{pairs[0]}-of")
+    rows = cursor.rows(
+        f"SELECT {first} AS first, id, '' AS label, {_COLUMNS} FROM exchanges WHERE {where} AND {_ANSWERED} "
+        f"AND {mark} = ? ORDER BY time DESC LIMIT {MOST_ROWS}",
+        [*first_values, *values, *mark_values, text(pairs[1])],
+    )
+    again = {str(first): row for first, *row in reversed(rows)}  # one that failed may have been sent again
+    column, needed = ("''", []) if query.label is None else source.field(f"label.{query.label}")
+    left = iter(again)
+    while ids := [*islice(left, _BATCH)]:
+        answers = cursor.rows(
+            f"SELECT id, {column} AS label, {_COLUMNS} FROM exchanges WHERE id IN ({places(len(ids))}) AND {_ANSWERED}",
+            [*needed, *ids],
         )
+        known = {row[0]: row for row in answers}
+        for id in ids:
+            a, b = (None if row is None else _facts(query, row) for row in (known.get(id), again[id]))
+            if a is not None and b is not None:
+                yield a[1], b[1]
+
+
+def _in_time(cursor: Cursor, query: CompareQuery) -> tuple[RowSource, str, list[Any]]:
+    source = RowSource(cursor.dialect, "time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)])
+    where, values = source.matching(query.filters)
+    return source, where, [*values]
+
+
+def _facts(query: CompareQuery, row: Sequence[Any]) -> tuple[str, _Facts] | None:
+    """The target that was asked first, and the facts of an exchange; None if its client left. `row` has the id, the
+    label's value and _COLUMNS.
+    """
+    id, label, operation, tokens, outcome, error, complete, cost, took, tries, traits, target = row
+    if error in ("client_left", "abandoned"):
+        return None
+    failures, known = (msgspec.json.decode(each) if isinstance(each, str) else each for each in (tries, traits))
+    served = outcome == "ok" and not failures
+    whole = bool(served and complete)
+    bad = {"failed": bool(failures) or outcome == "error", "cut off": served and not complete}
+    size = next((name for most, name in _SIZES if tokens < most), _LONG)
+    names = [f"operation {operation}", size, *([f"{query.label} {label}"] if label else [])]
+    calls = None
+    if known is not None and whole:
+        calls, refused = known.get("calls"), known.get("refused", False)
+        names.append("without tools" if calls is None else "with tools")
+        bad["refused"] = refused
+        if known.get("malformed") is not None:
+            bad["malformed"] = known["malformed"]
+        if calls is not None and not refused:
+            bad["without a call"] = not calls
+    facts = _Facts(id, names, bad, took if whole else None, cost if whole else None, calls)
+    return failures[0]["target"] if failures else target, facts
+
+
+def _tool(call: str) -> str:
+    """The tool's name of a call in `Traits.calls`."""
+    return call.rpartition(" ")[0]
 
 
 def _shown(found: _Class, error: float) -> dict[str, Any]:
     measures = []
     for name, counts, margin in found.measures():
         low, high = interval(counts, error)
-        assert isinstance(counts, Arms)
         measures.append(
             {
                 "name": name,
-                "bad_a": counts.a,
-                "of_a": counts.answers_a,
-                "bad_b": counts.b,
-                "of_b": counts.answers_b,
+                "bad_a": found.a.bad[name],
+                "of_a": found.a.of[name],
+                "bad_b": found.b.bad[name],
+                "of_b": found.b.of[name],
                 "low": round(low, 6),
                 "high": round(high, 6),
                 "margin": margin,
@@ -192,7 +321,13 @@ def _shown(found: _Class, error: float) -> dict[str, Any]:
                 "examples": [*found.b.examples[name]],
             }
         )
-    return {"name": found.name, "a": _distributions(found.a), "b": _distributions(found.b), "measures": measures}
+        if isinstance(counts, Pairs):
+            measures[-1]["pairs"] = {"only_a": counts.wins, "only_b": counts.losses, "alike": counts.ties}
+    shown = {"name": found.name, "a": _distributions(found.a), "b": _distributions(found.b), "measures": measures}
+    if found.paired is not None and found.paired.with_tools:
+        names = ("with_tools", "same_tools", "same_calls")
+        shown["calls"] = {name: getattr(found.paired, name) for name in names}
+    return shown
 
 
 def _distributions(arm: _Arm) -> dict[str, Any]:
@@ -216,7 +351,12 @@ def _verdict(shown: Sequence[Mapping[str, Any]]) -> tuple[str, int | None]:
     """The state of the comparison, and the further answers of B until one is known; None: not to be foretold."""
     if any(measure["state"] == "worse" for each in shown for measure in each["measures"]):
         return "not_safe", 0
-    left = [measure["more"] for measure in shown[0]["measures"] if measure["state"] == "open"]
+    answers = shown[0]["b"]["exchanges"]
+    left = [
+        measure["more"]
+        for measure in shown[0]["measures"]
+        if measure["state"] == "open" and measure["of_b"] >= _RARE * answers
+    ]
     if not left:
         return "safe", 0
     return "not_enough_data", None if None in left else max(left)

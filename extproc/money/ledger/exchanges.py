@@ -68,7 +68,7 @@ def charges(cursor: Cursor, prefix: str, since: float) -> Mapping[str, int]:
 
 def _json(row: Sequence[Any]) -> Mapping[str, Any]:
     shown = dict(zip(COLUMNS, row, strict=True))
-    for name in ("labels", "guardrails", "charges", "tries", "levels"):
+    for name in ("labels", "guardrails", "charges", "tries", "levels", "traits"):
         if isinstance(shown[name], str):  # PostgreSQL's driver has decoded the JSON already
             shown[name] = msgspec.json.decode(shown[name])
     shown |= {name: bool(shown[name]) for name in ("stream", "complete")}

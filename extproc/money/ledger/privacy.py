@@ -15,7 +15,7 @@ FORGOTTEN = "(forgotten)"
 BATCH = 1000  # rows of one transaction
 _EMPTIED = (
     f"consumer = '{FORGOTTEN}', key = '', request_id = '', labels = '{{}}', guardrails = '[]', denied_by = '', "
-    "charges = NULL, levels = NULL, run = ''"
+    "charges = NULL, levels = NULL, traits = NULL, run = ''"
 )
 
 

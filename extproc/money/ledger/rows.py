@@ -103,6 +103,7 @@ def values(row: Row) -> tuple[object, ...]:
         text(row.run),
         text(row.endpoint),
         _levels(row.levels) if row.levels else None,
+        None if row.traits is None else _encode(row.traits).decode(),
     )
 
 

@@ -150,6 +150,7 @@ STEPS = (
     ),
     ("ALTER TABLE exchanges ADD COLUMN endpoint {text} NOT NULL DEFAULT ''",),
     ("ALTER TABLE exchanges ADD COLUMN levels {json}",),
+    ("ALTER TABLE exchanges ADD COLUMN traits {json}",),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3

@@ -19,12 +19,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from extproc.words.exchange import FeatureKey
 from extproc.words.values import Secret
 
-__all__ = ["Recorder", "Sealed", "Text", "TextKeys"]
+__all__ = ["PAIRED", "TRAITS", "Recorder", "Sealed", "Text", "TextKeys", "Traits"]
 
 _MOST_OPEN = 64 << 20  # most bytes of a text that is decompressed
 _NONCE = 12
+PAIRED = ("shadow", "replay")
+"""Labels of exchanges that answer the same request as another, whose id they have in the label `…-of`."""
 LEAST_SECRET = 16  # fewest characters of a secret
 
 
@@ -36,6 +39,22 @@ class Text(msgspec.Struct, frozen=True):
     cut: bool = False  # True: the request or the answer was longer than `record.most`
     withheld: bool = False  # True: a guardrail found something in the answer, which is left out
     path: str = ""  # the client's path, without its query
+
+
+class Traits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Traits of an answer, for comparisons without its text.
+
+    `refused`: by the finish, by a part for refusals, or by how refusals in English begin. `malformed`: an answer
+    that had to be JSON, or the arguments of a call, are no JSON or break their schema; None: nothing had to be.
+    `calls`: the called tools, each as its name and a digest of the arguments, sorted; None: no tools were offered.
+    """
+
+    refused: bool = False
+    malformed: bool | None = None
+    calls: tuple[str, ...] | None = None
+
+
+TRAITS: FeatureKey[Traits] = FeatureKey("traits")
 
 
 class Sealed(NamedTuple):

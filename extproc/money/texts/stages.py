@@ -1,26 +1,34 @@
-"""Stages that collect the texts of exchanges, where the settings say `record`."""
+"""Stages that collect the texts of exchanges, where the settings say `record`, and read traits of answers that are
+compared with others.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from extproc.exchange.services import Services
-from extproc.money.texts import Recorder, Text, TextKeys
+from extproc.money.texts import PAIRED, TRAITS, Recorder, Text, TextKeys
 from extproc.money.texts.settings import RecordSettings
+from extproc.money.texts.traits import read_traits
 from extproc.routing.matching import compiled, mismatch
 from extproc.settings.config import Settings
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.multipart import is_form
 from extproc.words.exchange import Exchange, FeatureKey
 
+_INLINE = 4 << 10  # most bytes of an answer whose traits are read on the event loop
+_UNSET = RecordSettings.model_construct(keys=())  # limits where only traits are read
+
 
 @dataclass(slots=True)
 class Recording:
-    """The texts of an exchange so far. `size` is counted in the recorder."""
+    """The texts of an exchange so far. `size` is counted in the recorder. `kept`: they are recorded, not only read."""
 
     request: bytes
+    kept: bool = True
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
     cut: bool = False
@@ -31,26 +39,45 @@ RECORDING: FeatureKey[Recording] = FeatureKey("recording")
 
 
 class Draw:
-    """Begins the recording of a request, if it is drawn, and if there is room."""
+    """Begins the recording of a request, if it is drawn or its answer is compared with others, and if there is room.
+    `compared` are virtual models whose answers are compared.
+    """
 
-    def __init__(self, settings: RecordSettings, recorder: Recorder, count: Callable[[str], None]) -> None:
-        self._settings = settings
-        self._match = compiled(settings.match)
+    def __init__(
+        self,
+        settings: RecordSettings | None,
+        recorder: Recorder,
+        count: Callable[[str], None],
+        compared: Collection[str] = (),
+    ) -> None:
+        self._share = 0.0 if settings is None else settings.share
+        self._limits = settings or _UNSET
+        self._match = compiled(self._limits.match)
+        self._compared = compared
         self._recorder = recorder
         self._count = count
 
     def __call__(self, exchange: Exchange) -> None:
-        settings, body = self._settings, exchange.request.body
-        if not body or is_form(body) or random.random() >= settings.share:  # noqa: S311 - no secret
+        limits, body = self._limits, exchange.request.body
+        if not body or is_form(body):
             return
-        if mismatch(self._match, exchange) is not None:
+        kept = random.random() < self._share and mismatch(self._match, exchange) is None  # noqa: S311 - no secret
+        if not kept and not self._is_compared(exchange):
             return
-        request = bytes(body[: settings.most])
-        if self._recorder.size + len(request) > settings.memory:
-            self._count("dropped")
+        request = bytes(body[: limits.most]) if kept else b""
+        if self._recorder.size + len(request) > limits.memory:
+            if kept:
+                self._count("dropped")
             return
-        exchange.features[RECORDING] = Recording(request, size=len(request), cut=len(body) > settings.most)
+        cut = kept and len(body) > limits.most
+        exchange.features[RECORDING] = Recording(request, kept, size=len(request), cut=cut)
         self._recorder.size += len(request)
+
+    def _is_compared(self, exchange: Exchange) -> bool:
+        if exchange.route.chain.name in self._compared:
+            return True
+        labels = exchange.money.labels
+        return bool(labels) and any(name in labels for name in PAIRED)
 
 
 class Collect:
@@ -59,9 +86,9 @@ class Collect:
     changes_length = False
     merges = True
 
-    def __init__(self, settings: RecordSettings, recorder: Recorder) -> None:
-        self._most = settings.most
-        self._memory = settings.memory
+    def __init__(self, settings: RecordSettings | None, recorder: Recorder) -> None:
+        self._most = (settings or _UNSET).most
+        self._memory = (settings or _UNSET).memory
         self._recorder = recorder
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
@@ -79,6 +106,22 @@ class Collect:
         return events
 
 
+class ReadTraits:
+    """Reads the traits of an answer, for its row. The client has its answer already."""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        recording = exchange.features.get(RECORDING)
+        if recording is None or recording.ended or recording.cut or not recording.pieces:
+            return
+        body = b"".join(recording.pieces)
+        if len(body) + len(exchange.request.body) <= _INLINE:
+            found = read_traits(exchange, body)
+        else:
+            found = await asyncio.to_thread(read_traits, exchange, body)
+        if found is not None:
+            exchange.features[TRAITS] = found
+
+
 class KeepText:
     """Ends a recording: the text waits to be written, unless a guardrail found something in it that is not masked."""
 
@@ -92,6 +135,9 @@ class KeepText:
         if recording is None or recording.ended:
             return
         recording.ended = True
+        if not recording.kept:
+            self._recorder.size -= recording.size
+            return
         found = [verdict for verdict in exchange.findings.verdicts if verdict.kinds or verdict.reason]
         if not exchange.route.forwarded or any(each.on == "input" and each.action != "mask" for each in found):
             self._recorder.size -= recording.size
@@ -112,14 +158,18 @@ class TextStages:
 
     draw: Sequence[Draw] = ()
     collect: Sequence[Collect] = ()
-    keep: Sequence[KeepText] = ()
+    keep: Sequence[ReadTraits | KeepText] = ()
 
 
 def texts(settings: Settings, services: Services) -> TextStages:
-    """The stages, where texts are recorded and can be encrypted."""
+    """The stages, where texts are recorded and can be encrypted, and where answers are compared."""
     record, recorder, count = settings.record, services.recorder, services.telemetry.texts_recorded
-    if record is None or not TextKeys(record.keys).able:
+    if record is not None and not TextKeys(record.keys).able:
+        record = None
+    tried = {
+        name for name, each in settings.virtual_models.items() if each.shadow is not None or each.canary is not None
+    }
+    if record is None and not tried:
         return TextStages()
-    return TextStages(
-        [Draw(record, recorder, count)], [Collect(record, recorder)], [KeepText(recorder, count, services.now)]
-    )
+    draw, keep = Draw(record, recorder, count, tried), KeepText(recorder, count, services.now)
+    return TextStages([draw], [Collect(record, recorder)], (ReadTraits(), keep))

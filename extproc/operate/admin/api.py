@@ -308,6 +308,16 @@ OPERATIONS = (
         query=comparison.ComparisonQuery,
     ),
     Operation(
+        *(
+            "GET",
+            "/comparison/pairs",
+            "compare_pairs",
+            "Answers to the same requests compared: a shadow's, or a replay's",
+        ),
+        *(handlers.compare_pairs, comparison.Comparison),
+        query=comparison.PairsQuery,
+    ),
+    Operation(
         *("GET", "/tools", "tools", "MCP servers and the state of their tools"),
         *(lambda call: call.reports.tools(definitions=call.query.definitions == "true"), answers.ToolServers),
         errors=(404,),

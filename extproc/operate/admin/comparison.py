@@ -21,10 +21,26 @@ class ArmNumbers(Struct, kw_only=True):
     mean_usd: USD | None
 
 
+class PairCounts(Struct, kw_only=True):
+    """Pairs of answers to the same request."""
+
+    only_a: Annotated[float, describes("Pairs in which only A's answer is bad")]
+    only_b: float
+    alike: float
+
+
+class CallCounts(Struct, kw_only=True):
+    """Pairs of answers to requests that offered tools."""
+
+    with_tools: Count
+    same_tools: Annotated[int, describes("Both called the same tools, or none")]
+    same_calls: Annotated[int, describes("With the same arguments")]
+
+
 class Measure(Struct, kw_only=True):
     """A bad outcome, counted in both arms."""
 
-    name: Annotated[str, describes("failed, cut off, slow or dear")]
+    name: Annotated[str, describes("failed, cut off, slow, dear, refused, malformed or without a call")]
     bad_a: Count
     of_a: Count
     bad_b: Count
@@ -35,6 +51,7 @@ class Measure(Struct, kw_only=True):
     state: Literal["worse", "safe", "open"]
     more: Annotated[int | None, describes("Further answers of B until this is decided; null: not to be foretold")]
     examples: Annotated[Sequence[str], describes("Ids of the latest bad answers of B, at most 5")]
+    pairs: Maybe[PairCounts] = UNSET
 
 
 class RequestClass(Struct, kw_only=True):
@@ -44,6 +61,7 @@ class RequestClass(Struct, kw_only=True):
     a: ArmNumbers
     b: ArmNumbers
     measures: Sequence[Measure]
+    calls: Maybe[CallCounts] = UNSET
 
 
 class Comparison(Struct, kw_only=True):
@@ -64,11 +82,7 @@ class Comparison(Struct, kw_only=True):
 _Target = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)", description="An entry of `models`")]
 
 
-class ComparisonQuery(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of `GET /comparison`."""
-
-    a: _Target
-    b: _Target
+class _Since(Struct, kw_only=True, forbid_unknown_fields=True):
     start: Maybe[
         Annotated[
             str,
@@ -78,4 +92,20 @@ class ComparisonQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     ] = UNSET
     hours: Annotated[int, Meta(ge=1, le=8784, description="Only exchanges of so many hours")] = 168
     label: Maybe[Annotated[Printable, describes("A class for each value of this label, too")]] = UNSET
+
+
+class ComparisonQuery(_Since, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /comparison`."""
+
+    a: _Target
+    b: _Target
     model: Maybe[Annotated[Printable, describes("Only requests for this model, as clients name it")]] = UNSET
+
+
+class PairsQuery(_Since, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /comparison/pairs`."""
+
+    of: Annotated[
+        Literal["shadow", "replay"], describes("A virtual model and its shadow; a replay and what it repeats")
+    ]
+    name: Annotated[Printable, describes("Name of the virtual model, or of the replay")]

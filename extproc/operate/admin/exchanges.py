@@ -34,6 +34,14 @@ class LevelBefore(Struct, kw_only=True):
     asked: Annotated[int, _is("Held for this exchange, or refused to it")]
 
 
+class AnswerTraits(Struct, kw_only=True):
+    """Traits of an answer that is compared with others. Left out: nothing of the kind was asked for."""
+
+    refused: Maybe[bool] = UNSET
+    malformed: Maybe[Annotated[bool | None, _is("No JSON where it had to be, or JSON that breaks its schema")]] = UNSET
+    calls: Maybe[Annotated[Sequence[str] | None, _is("Called tools, each with a digest of its arguments")]] = UNSET
+
+
 class Spending(Struct, kw_only=True):
     """Tokens and cost of an exchange."""
 
@@ -86,6 +94,7 @@ class Exchange(Spending, kw_only=True):
     pool_wait_ms: Maybe[Annotated[float, _is("Wait for room at an endpoint, milliseconds")]] = UNSET
     skipped: Maybe[Annotated[Mapping[str, str], _is("Targets and why they were not tried")]] = UNSET
     guardrails: Maybe[Sequence[str]] = UNSET
+    traits: Maybe[AnswerTraits | None] = UNSET
     denied_by: Maybe[str] = UNSET
     downgraded: Maybe[str] = UNSET
     cache: Maybe[Annotated[str, _is("hit, partial, similar, shadow, similar_shadow, miss or refresh")]] = UNSET

@@ -78,9 +78,22 @@ def run(call: AdminCall) -> Any:
 
 def compare(call: AdminCall) -> Any:
     asked = call.query
-    begin = asked.hours if asked.start is msgspec.UNSET else asked.start
     with readable():
-        return call.reports.compare(asked.a, asked.b, begin, given(asked.label), given(asked.model))
+        more = {"label": given(asked.label), "model": given(asked.model)}
+        return call.reports.compare(asked.a, asked.b, _begin(asked), **more)
+
+
+def compare_pairs(call: AdminCall) -> Any:
+    asked = call.query
+    with readable():
+        pairs = asked.of, asked.name
+        return call.reports.compare(
+            "the first answers", " ".join(pairs), _begin(asked), label=given(asked.label), pairs=pairs
+        )
+
+
+def _begin(asked: Any) -> str | int:
+    return asked.hours if asked.start is msgspec.UNSET else asked.start  # type: ignore[no-any-return]
 
 
 def _or_not_found(found: Any, without: str) -> Any:

@@ -301,14 +301,23 @@ class AdminReports:
         """The runs of that name, one for each consumer, with their calls and problems."""
         return self._reporter.ledger.run(id, consumer)
 
-    def compare(self, a: str, b: str, begin: str | int, label: str | None, model: str | None) -> Mapping[str, Any]:
-        """Two targets compared since a time, or over the last hours; over requests for one model if it is given. Raises
-        ValueError for a time that cannot be read.
+    def compare(
+        self,
+        a: str,
+        b: str,
+        begin: str | int,
+        *,
+        label: str | None = None,
+        model: str | None = None,
+        pairs: tuple[str, str] | None = None,
+    ) -> Mapping[str, Any]:
+        """Two targets compared since a time, or over the last hours; over requests for one model if it is given. With
+        `pairs`, see `CompareQuery`. Raises ValueError for a time that cannot be read.
         """
         end = datetime.fromtimestamp(self._reporter.now(), UTC)
         start = end - timedelta(hours=begin) if isinstance(begin, int) else instant("start", begin)
         filters = {} if model is None else {"model": [model]}
-        return self._reporter.ledger.compare(CompareQuery(a, b, start, end, label, filters))
+        return self._reporter.ledger.compare(CompareQuery(a, b, start, end, label, filters, pairs))
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
