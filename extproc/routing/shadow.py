@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ _in_path = re.compile(r"(?<=/models/)[^:]+(?=:)").sub
 def with_model(path: str, model: str) -> str:
     """A client's path with another model, in an API that names the model there; else the same path."""
     return _in_path(lambda _found: model, path)
+
+
+def is_drawn(id: str, share: float) -> bool:
+    """True for that share of exchanges, by their random ids: every stage draws the same."""
+    return zlib.crc32(id.encode()) < share * (1 << 32)
 
 
 class ShadowSettings(Section):

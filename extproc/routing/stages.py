@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.pools.placing import FreeEndpoint, PickEndpoint, TellEndpoint
 from extproc.routing.selection import Select
-from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest, with_model
+from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest, is_drawn, with_model
 from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
 from extproc.upstream.prices import PriceBook
@@ -104,7 +103,7 @@ class SendShadow:
         ask, body = request.ask, request.body
         if ask.batch or ask.lasting or route.kept.ids or any(need in ask.needs for need in _STATEFUL):
             return
-        if not body or len(body) > MOST_BODY or is_form(body) or random.random() >= shadow.share:  # noqa: S311 - no secret
+        if not body or len(body) > MOST_BODY or is_form(body) or not is_drawn(exchange.id, shadow.share):
             return
         required = *exchange.consumer.require, *route.require, *route.chain.require
         chain, secret = self._catalog.resolve(shadow.model), self._around.keys.get(shadow.consumer)

@@ -131,11 +131,12 @@ def test_what_is_no_whole_answer_has_no_traits(exchange):
 @pytest.mark.parametrize(
     ("labels", "compared", "read"),
     [
-        ({}, {"m"}, True),
-        ({}, {"v"}, False),
-        ({"shadow": "v"}, (), True),
-        ({"replay": "r"}, (), True),
-        ({"a": "b"}, (), False),
+        ({}, {"m": 1.0}, True),
+        ({}, {"m": 0.0}, False),
+        ({}, {"v": 1.0}, False),
+        ({"shadow": "v"}, {}, True),
+        ({"replay": "r"}, {}, True),
+        ({"a": "b"}, {}, False),
     ],
 )
 async def test_only_answers_that_are_compared_are_read_and_none_is_kept(exchange, labels, compared, read):

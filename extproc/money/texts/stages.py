@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from extproc.exchange.services import Services
@@ -14,6 +14,7 @@ from extproc.money.texts import PAIRED, TRAITS, Recorder, Text, TextKeys
 from extproc.money.texts.settings import RecordSettings
 from extproc.money.texts.traits import read_traits
 from extproc.routing.matching import compiled, mismatch
+from extproc.routing.shadow import is_drawn
 from extproc.settings.config import Settings
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.multipart import is_form
@@ -40,7 +41,7 @@ RECORDING: FeatureKey[Recording] = FeatureKey("recording")
 
 class Draw:
     """Begins the recording of a request, if it is drawn or its answer is compared with others, and if there is room.
-    `compared` are virtual models whose answers are compared.
+    `compared` is the share of requests whose answers are compared, by virtual model.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Draw:
         settings: RecordSettings | None,
         recorder: Recorder,
         count: Callable[[str], None],
-        compared: Collection[str] = (),
+        compared: Mapping[str, float] | None = None,
     ) -> None:
         self._share = 0.0 if settings is None else settings.share
         self._limits = settings or _UNSET
         self._match = compiled(self._limits.match)
-        self._compared = compared
+        self._compared = compared or {}
         self._recorder = recorder
         self._count = count
 
@@ -74,7 +75,8 @@ class Draw:
         self._recorder.size += len(request)
 
     def _is_compared(self, exchange: Exchange) -> bool:
-        if exchange.route.chain.name in self._compared:
+        share = self._compared.get(exchange.route.chain.name)
+        if share is not None and is_drawn(exchange.id, share):
             return True
         labels = exchange.money.labels
         return bool(labels) and any(name in labels for name in PAIRED)
@@ -167,7 +169,9 @@ def texts(settings: Settings, services: Services) -> TextStages:
     if record is not None and not TextKeys(record.keys).able:
         record = None
     tried = {
-        name for name, each in settings.virtual_models.items() if each.shadow is not None or each.canary is not None
+        name: 1.0 if each.shadow is None or each.canary is not None else each.shadow.share
+        for name, each in settings.virtual_models.items()
+        if each.shadow is not None or each.canary is not None
     }
     if record is None and not tried:
         return TextStages()
