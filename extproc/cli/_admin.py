@@ -119,3 +119,11 @@ def connect(options: argparse.Namespace) -> AdminClient:
     if token is None and admin.token is not None:
         token = read_secret(str(admin.token), "admin.token")
     return AdminClient(local_url(admin.address, admin.port), token)
+
+
+def door_of(gateway: AdminClient, url: str | None) -> str:
+    """The address of the listener for clients, on the host of the admin API. Raises ValueError if it is not known."""
+    found, host = gateway.json("/me")["door"], urlsplit(url or "").hostname or "127.0.0.1"
+    if not found:
+        raise ValueError("the gateway does not say where its listener is: give --door")
+    return f"http{'s' if found['tls'] else ''}://{host}:{found['port']}"

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.cli._admin import add_gateway, connect
+from extproc.cli._admin import add_gateway, connect, door_of
+from extproc.cli._judge import Judge, judged
+from extproc.cli._options import read_secret
 from extproc.cli._tables import safe, table
 from extproc.money.texts import PAIRED
 
@@ -19,6 +21,7 @@ EXAMPLES = """\
   extproc compare stable canary --label agent      a class for each agent, too
   extproc compare --shadow assistant               a virtual model's answers and its shadow's, in pairs
   extproc compare --replay luna-1                  a replay's answers and the first ones, in pairs
+  extproc compare --replay luna-1 --judge gpt-6.1-sol --key env:JUDGE_KEY    a model reads recorded pairs, too
 """
 
 
@@ -34,6 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=int, default=168, metavar="N", help="of so many hours (default: 168)")
     parser.add_argument("--model", metavar="NAME", help="only requests for this model, as clients name it")
     parser.add_argument("--label", metavar="NAME", help="a class for each value of this label, too")
+    parser.add_argument("--judge", metavar="MODEL", help="model of the gateway that judges recorded pairs, too")
+    parser.add_argument("--key", metavar="env:NAME|file:PATH", help="gateway key that asks the judge")
+    parser.add_argument("--door", metavar="URL", help="address of the listener for clients (default: beside --url)")
+    parser.add_argument("--most", type=int, default=50, metavar="N", help="most pairs that are judged (default: 50)")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="json: the whole answer")
 
 
@@ -50,11 +57,18 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("extproc compare needs A and B, or --shadow, or --replay")
     names = ("a", "b", "model", "label")
     parameters += [(name, value) for name in names if (value := getattr(options, name)) is not None]
-    found = connect(options).json("/comparison" if of is None else "/comparison/pairs", parameters)
+    if options.judge is not None and (of is None or options.key is None or options.format == "json"):
+        raise ValueError("--judge needs --shadow or --replay, a --key, and the table")
+    gateway = connect(options)
+    found = gateway.json("/comparison" if of is None else "/comparison/pairs", parameters)
     if options.format == "json":
         print(msgspec.json.encode(found).decode())
     else:
         print("\n".join(_lines(found)))
+    if options.judge is not None and of is not None:
+        door = (options.door or door_of(gateway, options.url)).rstrip("/")
+        judge = Judge(door, read_secret(options.key, "--key"), options.judge)
+        print("\n".join(judged(gateway, judge, (of, getattr(options, of)), options.most)))
     return 0
 
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
-from extproc.cli._admin import AdminClient, add_filters, add_gateway, connect, filters, message
+from extproc.cli._admin import AdminClient, add_filters, add_gateway, connect, door_of, filters, message
 from extproc.cli._options import read_secret
 from extproc.cli._tables import safe, table
 from extproc.routing.shadow import with_model
@@ -31,6 +30,7 @@ EXAMPLES = """\
 
 LABEL, OF = "replay", "replay-of"
 """Labels of a replayed exchange: the replay's name, and the id of the first exchange."""
+_NOT_CLIENTS = (LABEL, "shadow", "judge")  # labels of requests that the gateway's own comparisons sent
 _PAGE = 500
 _TIMEOUT = 600.0  # seconds for one answer
 _MOST = 64 << 20  # most bytes of an answer
@@ -64,11 +64,11 @@ def run(options: argparse.Namespace) -> int:
     if not 1 <= options.concurrency <= 64:
         raise ValueError("--concurrency is 1 to 64")
     gateway, key = connect(options), read_secret(options.key, "--key")
-    door = (options.door or _door(gateway, options.url)).rstrip("/")
+    door = (options.door or door_of(gateway, options.url)).rstrip("/")
     given = [(name, value) for name in ("start", "end") if (value := getattr(options, name))]
     wanted = [*filters(options), *given, ("outcome", "ok")]
     mine = [(f"label.{LABEL}", options.name)]
-    own = (each for each in _exchanges(gateway, wanted) if LABEL not in _labels(each))
+    own = (each for each in _exchanges(gateway, wanted) if not any(label in _labels(each) for label in _NOT_CLIENTS))
     first = {each["id"]: each for each in islice(own, options.limit)}
     while any(each.get("run") == _run_of(options.name) for each in gateway.json("/in-flight")["data"]):
         time.sleep(1.0)  # an earlier run was stopped: what it sent is not sent again
@@ -85,13 +85,6 @@ def run(options: argparse.Namespace) -> int:
 def _run_of(name: str) -> str:
     """The run of all requests of a replay."""
     return f"replay-{name}"
-
-
-def _door(gateway: AdminClient, url: str | None) -> str:
-    found, host = gateway.json("/me")["door"], urlsplit(url or "").hostname or "127.0.0.1"
-    if not found:
-        raise ValueError("the gateway does not say where its listener is: give --door")
-    return f"http{'s' if found['tls'] else ''}://{host}:{found['port']}"
 
 
 def _exchanges(gateway: AdminClient, wanted: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:

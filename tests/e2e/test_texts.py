@@ -98,6 +98,7 @@ def test_recorded_requests_are_replayed_once_each_at_another_model(
     start: Callable[..., Gateway], extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPLAY_KEY", "sk-gw-replay")
+    monkeypatch.setenv("EXTPROC_DEMO_KEY", KEY)
     more = """
   other: {provider: backup, model: m, price: {input: 1000, output: 1000}}
 budgets: [{name: replays, match: {consumer: replayer}, unit: requests, limit: 4, window: month}]
@@ -128,6 +129,18 @@ budgets: [{name: replays, match: {consumer: replayer}, unit: requests, limit: 4,
     bodies = [each["body"] for each in gateway.seen("backup")]
     assert sorted(body["messages"][0]["content"] for body in bodies) == [f"Question {number}" for number in range(6)]
     assert "nothing left to send" in extproc(*asked).stdout
+
+    def compared(*more: str) -> Ended:
+        return extproc("compare", "--replay", "one", "--url", gateway.admin, *more)
+
+    eventually(lambda: json.loads(compared("--format", "json").stdout)["classes"][0]["b"]["exchanges"] == 6)
+    eventually(lambda: "6 of 6 pairs" in compared("--judge", "stub", "--key", "env:EXTPROC_DEMO_KEY").stdout)
+    assert "A is better in 0, B in 0, alike 6" in compared("--judge", "stub", "--key", "env:EXTPROC_DEMO_KEY").stdout
+    nobody = compared("--judge", "nobody", "--key", "env:EXTPROC_DEMO_KEY").stdout
+    assert "not judged: 6, the first: the judge: " in nobody
+    assert (
+        "needs --shadow or --replay" in extproc("compare", "a", "b", "--judge", "stub", "--url", gateway.admin).stderr
+    )
     gateway.fault("backup", "status=500")
     failing = extproc(*[each.replace("one", "two") for each in asked], "--limit", "2")
     assert "Failed: 100.0% more than at first" in failing.stdout
