@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 OUTCOMES = (
     *("ok", "client_left", "cut", "connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"),
@@ -40,6 +40,7 @@ class Try:
     streamed: bool = False
     consumer: str = ""  # name of the exchange's consumer
     endpoint: str = ""  # `ip:port` that Envoy chose at the provider
+    start: int = 0  # nanoseconds since the epoch, of a try that failed
 
     @property
     def at_fault(self) -> bool:
@@ -57,7 +58,8 @@ class Try:
 class FailedTry:
     """A try without a complete answer for the client, or followed by another try. It is part of its exchange's record.
 
-    `status` is the answer's, or Envoy's own without an answer. `ms` is the try's time in milliseconds.
+    `status` is the answer's, or Envoy's own without an answer. `ms` is the try's time in milliseconds. `start`, in
+    nanoseconds since the epoch, is for spans: the records do without it.
     """
 
     target: str
@@ -65,6 +67,11 @@ class FailedTry:
     status: int
     ms: int
     outcome: str  # one of OUTCOMES
+    start: int = 0
+
+    def record(self) -> dict[str, str | int]:
+        """The try as part of a record."""
+        return {name: value for name, value in asdict(self).items() if name != "start"}
 
 
 @dataclass(slots=True, frozen=True)

@@ -66,6 +66,9 @@ class Collector:
                             "id": span.span_id.hex(),
                             "parent": span.parent_span_id.hex(),
                             "name": span.name,
+                            "kind": span.kind,
+                            "start": span.start_time_unix_nano,
+                            "end": span.end_time_unix_nano,
                         }
                         self.spans.append(values | ids)
         return otlp.ExportTraceServiceResponse()
@@ -164,6 +167,11 @@ def test_the_context_of_the_client_goes_through_to_the_provider(gateway: Gateway
     request = one(lambda: collector.found(trace=PARENT, parent="b7ad6b7169203331"))
     chat = one(lambda: collector.found(trace=PARENT, name="chat both"))
     assert (chat["extproc.attempts"], chat["extproc.provider"]) == (2, "backup")
+    failed = one(lambda: collector.found(trace=PARENT, parent=chat["id"]))
+    assert (failed["name"], failed["kind"], failed["gen_ai.provider.name"]) == ("chat stub", 3, "mock")
+    assert (failed["error.type"], failed["http.response.status_code"]) == ("503", 503)
+    assert (failed["extproc.provider"], chat["kind"]) == ("sandbox", 3)
+    assert request["start"] <= failed["start"] <= failed["end"] <= request["end"]
     call = one(lambda: collector.found(trace=PARENT, id=chat["parent"]))
     assert (call["upstream_cluster"], call["parent"]) == ("extproc", request["id"])
     tries = eventually(

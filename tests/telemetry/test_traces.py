@@ -9,6 +9,7 @@ from extproc.operate.telemetry.traces import TRACE, attributes
 from extproc.tools.mcp.call import CALL
 from extproc.words.dialect import Report
 from extproc.words.exchange import Kinds, Usage, Verdict
+from extproc.words.tries import FailedTry
 from tests.telemetry.test_metrics import called
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -29,7 +30,14 @@ def ended(exchange):
 
 
 def sent(exchange, traceparent=PARENT, semconv="latest"):
-    """The span that leaves, as the official messages read it; None without one."""
+    """The only span that leaves; None without one."""
+    spans = all_sent(exchange, traceparent, semconv)
+    assert len(spans) <= 1
+    return spans[0] if spans else None
+
+
+def all_sent(exchange, traceparent=PARENT, semconv="latest"):
+    """The spans that leave, as the official messages read them."""
 
     class Waiting(list):
         def add(self, address, record):
@@ -38,13 +46,11 @@ def sent(exchange, traceparent=PARENT, semconv="latest"):
     exchange.features[TRACE] = otlp.context(traceparent)
     waiting = Waiting()
     TellSpan("http://c:4317", waiting, {"a": "acme"}.get, semconv)(exchange)
-    if not waiting:
-        return None
-    [(address, record)] = waiting
-    assert address == "http://c:4317"
-    [resource] = ExportTraceServiceRequest.FromString(otlp.request(SERVICE, [record])).resource_spans
+    assert {address for address, _ in waiting} <= {"http://c:4317"}
+    records = [record for _, record in waiting]
+    [resource] = ExportTraceServiceRequest.FromString(otlp.request(SERVICE, records)).resource_spans
     assert [(one.key, one.value.string_value) for one in resource.resource.attributes] == [("service.name", SERVICE)]
-    return resource.scope_spans[0].spans[0]
+    return resource.scope_spans[0].spans
 
 
 def read(value):
@@ -84,6 +90,25 @@ def test_a_span_has_typed_attributes_and_the_time_of_the_exchange(ended):
         "gen_ai.usage.reasoning.output_tokens": 10,
     }
     assert "CANARY" not in str(span)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "error", "answered"),
+    [(503, "5xx", "503", [503]), (429, "429", "429", [429]), (503, "connect", "connect", []), (200, "cut", "cut", [])],
+)
+def test_each_failed_try_has_a_span_below_that_of_its_exchange(ended, status, outcome, error, answered):
+    start = 1_700_000_000_123_456_789
+    ended.answer.tries = [FailedTry(ended.route.targets[0].name, "a", status, 40, outcome, start)] * 2
+    whole, first, second = all_sent(ended)
+    assert (first.name, first.kind) == (f"chat {ended.route.targets[0].model}", otlp.CLIENT)
+    assert (first.trace_id, first.parent_span_id) == (whole.trace_id, whole.span_id)
+    assert len({whole.span_id, first.span_id, second.span_id}) == 3
+    assert (first.start_time_unix_nano, first.end_time_unix_nano) == (start, start + 40_000_000)
+    assert (first.status.code, first.status.message) == (2, error)
+    found = {one.key: read(one.value) for one in first.attributes}
+    assert (found["error.type"], found["gen_ai.provider.name"], found["extproc.id"]) == (error, "acme", ended.id)
+    assert [found[name] for name in found if name == "http.response.status_code"] == answered
+    assert not any("usage" in name or "cost" in name for name in found), "sums count nothing twice"
 
 
 def test_earlier_names_and_modalities(ended):

@@ -83,6 +83,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
         consumer=consumer,
+        start=0 if outcome == "ok" else common.start_time.ToNanoseconds(),
         endpoint=_address(common.upstream_remote_address.socket_address) if "endpoints" in told else "",
     )
 

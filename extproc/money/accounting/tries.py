@@ -82,8 +82,9 @@ class FailedTries:
     def _note_failed(self, try_: Try) -> None:
         tries = self._failed.setdefault(try_.exchange_id, {})
         if len(tries) < MOST_TRIES:
-            milliseconds = round(try_.seconds * 1000)
-            tries[try_.attempt] = FailedTry(try_.target, try_.provider, try_.status, milliseconds, try_.outcome)
+            tries[try_.attempt] = FailedTry(
+                try_.target, try_.provider, try_.status, round(try_.seconds * 1000), try_.outcome, try_.start
+            )
         while len(self._failed) > MOST_EXCHANGES:
             del self._failed[next(iter(self._failed))]
 

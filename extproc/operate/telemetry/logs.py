@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -96,7 +95,7 @@ def _served(exchange: Exchange) -> dict[str, Any]:
     if answer.first_token is not None:
         entry["first_token_ms"] = round(answer.first_token * 1000, 3)
     if answer.tries:
-        entry["tries"] = [asdict(try_) for try_ in answer.tries]
+        entry["tries"] = [try_.record() for try_ in answer.tries]
     if report is not None:
         entry["response_model"] = report.model[:256]
         entry["finish_reasons"] = [reason[:64] for reason in islice(report.finish_reasons.values(), 8)]

@@ -1,9 +1,11 @@
-"""The processor's own span of each exchange: `telemetry.traces`. Off by default.
+"""The processor's own spans of each exchange: `telemetry.traces`. Off by default.
 
 Envoy makes the spans of requests and tries, but can write only text, and has no facts about an answer that broke off.
-So the processor sends the span with model, usage and cost when the exchange has ended, in whatever way.
+So the processor sends the span with model, usage and cost when the exchange has ended, in whatever way, and one for
+each try that failed.
 
-    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-6.1-sol   the span sent here
+    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-6.1-sol   the spans sent here
+                                      │                              └─► chat gpt-6-luna    … of each failed try
                                       └─► a try …
 
 Envoy's `traceparent` in the metadata of its call says whether the trace is recorded. A message by MCP can name its
@@ -19,11 +21,12 @@ from typing import Any
 
 from extproc.operate.telemetry import otlp
 from extproc.operate.telemetry.outbox import TIMEOUT, Outbox
-from extproc.operate.telemetry.traces import TRACE, attributes, error_type
+from extproc.operate.telemetry.traces import TRACE, attributes, error_type, of_try
 from extproc.settings.config import Semconv
 from extproc.tools.mcp.call import CALL
 from extproc.wire.outbound.unary import UnaryCalls
 from extproc.words.exchange import Exchange
+from extproc.words.tries import FailedTry
 
 SERVICE = "llm-extproc"
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -43,7 +46,7 @@ class SpanSender:
 
 
 class TellSpan:
-    """Sends the span of an ended exchange, if its trace is recorded."""
+    """Sends the spans of an ended exchange and of its failed tries, if its trace is recorded."""
 
     def __init__(
         self, address: str, outbox: Outbox[str], provider_name: Callable[[str], str], semconv: Semconv
@@ -71,6 +74,17 @@ class TellSpan:
             here if caller is not None else None,
         )
         self._outbox.add(self._address, span.encode())
+        if CALL not in exchange.features:
+            for failed in exchange.answer.tries:
+                self._outbox.add(self._address, self._failed_try(failed, exchange, span).encode())
+
+    def _failed_try(self, failed: FailedTry, exchange: Exchange, whole: otlp.Span) -> otlp.Span:
+        """The span of a try below that of its exchange."""
+        found = of_try(failed, exchange, self._provider_name)
+        parent = whole.parent._replace(span=whole.id)
+        name = f"{found['gen_ai.operation.name']} {found['gen_ai.request.model']}".rstrip()
+        end = failed.start + failed.ms * 1_000_000
+        return otlp.Span(os.urandom(8), parent, name, otlp.CLIENT, failed.start, end, found, str(found["error.type"]))
 
 
 def _named(exchange: Exchange, found: Any) -> tuple[str, int]:

@@ -14,6 +14,7 @@ import msgspec
 from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange, FeatureKey, Usage
+from extproc.words.tries import FailedTry, outcome_of
 
 if TYPE_CHECKING:
     from extproc.operate.telemetry.otlp import TraceContext, Value
@@ -58,6 +59,23 @@ def attributes(
         for name, value in found.items()
         if value not in ("", None)
     }
+
+
+def of_try(failed: FailedTry, exchange: Exchange, provider_name: Callable[[str], str]) -> Mapping[str, Value]:
+    """The attributes of a try that failed. It has no usage: what the exchange costs stands in its own span."""
+    model = next((target.model for target in exchange.route.targets if target.name == failed.target), failed.target)
+    answered = outcome_of(failed.status) == failed.outcome
+    found: dict[str, Value] = {
+        "gen_ai.operation.name": exchange.request.operation,
+        "gen_ai.provider.name": provider_name(failed.provider),
+        "gen_ai.request.model": model[:_LONGEST],
+        "error.type": str(failed.status) if answered else failed.outcome,
+        "extproc.id": exchange.id,
+        "extproc.provider": failed.provider,
+    }
+    if answered:
+        found["http.response.status_code"] = failed.status
+    return found
 
 
 def error_type(exchange: Exchange) -> str:
