@@ -75,7 +75,7 @@ class RedisCounters:
 
     async def forward(self, ids: Sequence[str]) -> None:
         for first in range(0, len(ids), BATCH):
-            await self._link.call("forward", self._now(), repr(LATE_SETTLE), *ids[first : first + BATCH])
+            await self._link.call("forward", self._now(), repr(LATE_SETTLE), *ids[first : first + BATCH], waits=True)
 
     async def void(self, ids: Sequence[str]) -> None:
         for first in range(0, len(ids), BATCH):
@@ -110,14 +110,14 @@ class RedisCounters:
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         check_amounts(amounts, len(amounts))
-        answer = int(await self._link.call("settle", self._now(), id, "01"[keep], *map(str, amounts)))
+        answer = int(await self._link.call("settle", self._now(), id, "01"[keep], *map(str, amounts), waits=True))
         if answer < 0:
             raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
         return answer == 1
 
     async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
         for first in range(0, len(ids), BATCH):
-            await self._link.call("recorded", self._now(), "01"[expired], *ids[first : first + BATCH])
+            await self._link.call("recorded", self._now(), "01"[expired], *ids[first : first + BATCH], waits=True)
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """See `Counters.expire`. Raises CountsLostError, once, when the store's epoch differs from that of earlier

@@ -1,7 +1,8 @@
 """One connection to a Redis, shared by many calls at once, and a breaker that stops calls when Redis does not answer.
 
 A pool would need a connection for each call in flight; here the calls share one, and calls of the same moment leave
-together.
+together. While calls are frequent, one for which no client waits, such as a settle, leaves with the next one: a request
+then takes one round trip.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
+_WAIT = 0.01  # most seconds that a call waits for another one to leave with
+_FREQUENT = 3  # calls of clients in _WAIT seconds from which on others wait for the next
 _SENTINEL_TIMEOUT = 0.5  # seconds for the answer of one Sentinel; the next is asked after it
 CONNECT_TIMEOUT = 2.0  # seconds to connect; calls that wait for the connection keep their own limits
 
@@ -102,19 +105,29 @@ class _Line:
         self._connection = connection
         self._silence = silence
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._unsent: list[bytes] = []  # calls of this turn of the event loop, which leave in one piece
+        self._unsent: list[bytes] = []  # calls that leave in one piece
+        self._hurries = False  # True: they leave at the end of this turn of the event loop
+        self._hurried = deque([-1.0] * _FREQUENT, _FREQUENT)  # times of the latest calls of clients
         self._reader = asyncio.create_task(self._read())
         self.broken = False
 
-    async def ask(self, *command: str | bytes) -> Any:
-        """The answer to a call. Raises the server's error as a ResponseError."""
+    async def ask(self, *command: str | bytes, waits: bool = False) -> Any:
+        """The answer to a call; `waits`: it may wait for the next one, to leave with it. Raises the server's error as a
+        ResponseError.
+        """
         writer = self._connection._writer  # noqa: SLF001
         if self.broken or writer.is_closing():  # a connection closes one turn before its reader notices
             raise ConnectionError
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(future)
-        if not self._unsent:
+        if not waits:
+            self._hurried.append(loop.time())
+        if waits and loop.time() - self._hurried[0] < _WAIT:
+            if not self._unsent:
+                loop.call_later(_WAIT, self._flush)
+        elif not self._hurries:
+            self._hurries = True
             loop.call_soon(self._flush)
         self._unsent.append(packed(command))
         answer = await self._silence.wait(future)
@@ -126,8 +139,8 @@ class _Line:
         """Write directly: the client's own method waits for a full socket to empty, which a hanging server never does.
         The number of calls bounds the bytes written.
         """
-        unsent, self._unsent = self._unsent, []
-        if not self.broken:  # otherwise `_read` has told the calls
+        unsent, self._unsent, self._hurries = self._unsent, [], False
+        if unsent and not self.broken:  # otherwise `_read` has told the calls
             self._connection._writer.write(b"".join(unsent))  # noqa: SLF001
 
     async def _read(self) -> None:
@@ -177,9 +190,9 @@ class RedisLink:
         self._cause = ""  # reason of the latest failure
         self.breaker = Breaker(refusal=NotSentError)
 
-    async def call(self, *arguments: str | bytes) -> Any:
-        """The script's answer. Raises StoreError when there is none in time, NotSentError if the script cannot have
-        run.
+    async def call(self, *arguments: str | bytes, waits: bool = False) -> Any:
+        """The script's answer; `waits`: no client waits for the call. Raises StoreError when there is none in time,
+        NotSentError if the script cannot have run.
         """
         if self._closed:
             raise NotSentError("the store is closed")
@@ -188,7 +201,7 @@ class RedisLink:
         except NotSentError as error:
             raise NotSentError(f"{error} ({self._cause})") from None
         try:
-            answer = await self._call(arguments)
+            answer = await self._call(arguments, waits)
         except SilentError:
             cause = f"no answer within {self._silence.timeout * 1000:g} ms"
             await self._failed(probe, cause)
@@ -212,10 +225,10 @@ class RedisLink:
             log.warning("the Redis of stores.counters answers again")
         return answer
 
-    async def _call(self, arguments: Sequence[str | bytes]) -> Any:
+    async def _call(self, arguments: Sequence[str | bytes], waits: bool) -> Any:
         line = await self._connected()
         try:
-            return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments)
+            return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments, waits=waits)
         except NoScriptError:  # the server is new, was flushed or has failed over
             return await line.ask("EVAL", self._script, "1", self._key, *arguments)
         except MovedError as error:  # all keys are on one node of the cluster, which gets all calls from now on

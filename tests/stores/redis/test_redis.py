@@ -85,6 +85,27 @@ async def until_open(counters):
 # --- the server's clock
 
 
+async def test_while_calls_are_frequent_a_settle_leaves_with_the_next_one(server, monkeypatch):
+    """No client waits for it. Without another call it leaves after a while."""
+    counters = RedisCounters(parse(server.url), timeout=5.0)
+    monkeypatch.setattr("extproc.stores.redis.link._WAIT", 60.0)
+    for number in range(1, 4):
+        await counters.reserve(f"{number}", [Hold("a", 0, 100, 4)], LEASE)
+    settled = [asyncio.ensure_future(counters.settle(f"{number}", [2])) for number in (1, 2)]
+    await asyncio.sleep(0)  # both wait
+    await counters.levels([("b", 0)])  # they left with it, and the server answers in order
+    assert [one.done() and one.result() for one in settled] == [True, True]
+    last = asyncio.ensure_future(counters.settle("3", [2]))
+    _, pending = await asyncio.wait([last], timeout=0.05)
+    assert pending == {last}
+    assert (await counters.levels([("a", 0)]))[0] == Level(6, 0, None)
+    assert await last
+    monkeypatch.setattr("extproc.stores.redis.link._WAIT", 0.01)
+    await counters.reserve("4", [HOLD], LEASE)
+    assert await counters.settle("4", [2])
+    await counters.close()
+
+
 async def test_windows_follow_the_servers_clock(counters):
     windows = (60, 3600, 86400, 7 * 86400, -1, -3, 0)
     granted = await counters.reserve("r1", [Hold("a", window, 10, 1) for window in windows], LEASE)
