@@ -25,8 +25,12 @@ def main(chromium: str) -> None:
         "tries": tries,
         "target": "spare",
         "duration_ms": 2410.0,
-        "charges": {"team-month:team=platform": 18_310_000},
+        "charges": {"team-month:team=platform": 25_000_000},
+        "levels": {
+            "team-month:team=platform": {"before": 455_250_000_000, "limit": 500_000_000_000, "asked": 84_000_000}
+        },
     }
+    sources.places["groq/llama"]["cooled"] = [(now - hours * 3600, now - hours * 3600 + 900) for hours in (16, 6, 0.2)]
     thread = HTTPThread()
     port = thread.add(lambda: admin_app(sources, None, FakeDesk()), "127.0.0.1", 0)
     thread.start()

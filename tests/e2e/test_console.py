@@ -774,6 +774,15 @@ def test_tools_of_mcp_servers(console, sources):
     assert "jira: server_unavailable" in console.text("#tools")
 
 
+def test_a_shadow_is_compared_in_pairs(console):
+    console.open("#view=compare")
+    console.page.select_option("#compare-what", "shadow")
+    assert not console.page.is_visible("#compare-a")
+    console.page.fill("#compare-pairs", "assistant")
+    console.page.click("#compare-send")
+    console.page.wait_for_selector("#compared >> text=Not safe: of its shadow's answers")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(chromium, sources, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -122,6 +122,7 @@ def test_answers_are_compared_in_pairs_without_their_texts(gateway: Gateway, ext
     [malformed] = [one for one in found["classes"][0]["measures"] if one["name"] == "malformed"]
     assert malformed["pairs"] == {"only_a": 0, "only_b": 16, "alike": 4}  # the calls' arguments are well-formed
     assert (found["state"], "are malformed" in found["sentence"]) == ("not_safe", True)
+    assert "of its shadow's answers 80.0% are malformed, of shaped's 0.0%" in found["sentence"]
     assert found["classes"][0]["calls"] == {"with_tools": 4, "same_tools": 4, "same_calls": 4}
     told = compared().stdout
     assert "of 4 pairs 100.0% call the same tools" in told

@@ -87,9 +87,8 @@ def compare_pairs(call: AdminCall) -> Any:
     asked = call.query
     with readable():
         pairs = asked.of, asked.name
-        return call.reports.compare(
-            "the first answers", " ".join(pairs), _begin(asked), label=given(asked.label), pairs=pairs
-        )
+        a, b = (asked.name, "its shadow") if asked.of == "shadow" else ("the record", f"the replay {asked.name}")
+        return call.reports.compare(a, b, _begin(asked), label=given(asked.label), pairs=pairs)
 
 
 def _begin(asked: Any) -> str | int:

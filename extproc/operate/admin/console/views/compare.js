@@ -14,7 +14,7 @@ const html = `
     <label for="compare-a" class="two">Target A, trusted</label><input id="compare-a" class="two" required maxlength="256" list="compare-targets" autocomplete="off">
     <label for="compare-b" class="two">Target B</label><input id="compare-b" class="two" required maxlength="256" list="compare-targets" autocomplete="off"><datalist id="compare-targets"></datalist>
     <label for="compare-pairs" class="pairs" hidden>Its name</label><input id="compare-pairs" class="pairs" maxlength="256" autocomplete="off" hidden>
-    <label for="compare-model">Requests for</label><input id="compare-model" maxlength="256" autocomplete="off" placeholder="all models, or one name">
+    <label for="compare-model" class="two">Requests for</label><input id="compare-model" class="two" maxlength="256" autocomplete="off" placeholder="all models, or one name">
     <label for="compare-label">Label</label><input id="compare-label" maxlength="64" autocomplete="off" placeholder="a class for each value">
     <span class="wide"><button class="main" id="compare-send">Compare</button> <span class="small soft">Over the period above, to now. With the same beginning the bounds hold however often you look.</span></span></form>
   <p id="compare-error" class="bad" role="alert"></p><div id="compared" class="later scroll" role="status"></div></section>`;
@@ -25,11 +25,11 @@ function start() {
   $("compare-what").onchange = () => {
     const paired = Boolean($("compare-what").value);
     for (const [name, hidden] of [["two", paired], ["pairs", !paired]])
-      for (const each of document.querySelectorAll("#compare ." + name)) { each.hidden = hidden; if (each.tagName === "INPUT") each.required = !hidden; }
+      for (const each of document.querySelectorAll("#compare ." + name)) { each.hidden = hidden; if (each.tagName === "INPUT" && each.id !== "compare-model") each.required = !hidden; }
   };
   $("compare").onsubmit = act("compare-error", async () => {
     const hours = Math.min(MOST_HOURS, Math.max(1, Math.ceil((Date.now() - span()[0]) / HOUR)));
-    const more = ["model", "label"].map(name => [name, $("compare-" + name).value.trim()]).filter(([, value]) => value);
+    const more = ($("compare-what").value ? ["label"] : ["model", "label"]).map(name => [name, $("compare-" + name).value.trim()]).filter(([, value]) => value);
     const pairs = $("compare-what").value, of = pairs ? [["of", pairs], ["name", $("compare-pairs").value]] : [["a", $("compare-a").value], ["b", $("compare-b").value]];
     draw(await read(`/comparison${pairs ? "/pairs" : ""}?` + new URLSearchParams([...of, ["hours", hours], ...more])));
   });

@@ -35,7 +35,7 @@ function drawModels([answer, places]) {
       target ? rate(target, "input") : "", target ? rate(target, "output") : "", target?.context ? short(target.context) : "", index ? "" : count(model.consumers), target ? turn(target) : ""];
   }));
   show("models", note(filters.has("consumer") ? `Names that ${named(filters.get("consumer"))} may use.` : "Names that clients may give. A filter by consumer shows those that it may use.", "soft small"),
-    table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $ a million", "output, $ a million", "context", "consumers", ""], rows, [4, 5, 6, 7, 8, 9, 10]));
+    table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $/M", "output, $/M", "context", "consumers", ""], rows, [4, 5, 6, 7, 8, 9, 10]));
 }
 
 function turn(target) {
