@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, 
 
 from extproc.settings.listener import PEMFile
 from extproc.wire.transport import workers
-from extproc.words.values import Section, is_loopback
+from extproc.words.values import PeerName, Section, is_loopback
 
 _Workers = Annotated[
     int,
@@ -29,7 +29,7 @@ class ProcessorTLSSettings(Section):
     client_ca: PEMFile = Field(
         description="Certificate authorities of the Envoys' certificates in PEM, as `file:/path`."
     )
-    gateways: Sequence[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/*@-]{1,256}$")]] = Field(
+    gateways: Sequence[PeerName] = Field(
         min_length=1,
         max_length=100,
         description="Names of the Envoys that may connect, 1 to 100: each is a whole subject alternative name of a "

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -35,6 +35,10 @@ class Section(BaseModel):
     """A mapping of the filter YAML: immutable, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+PeerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:/*@-]{1,256}$")]
+"""A whole subject alternative name of a peer's certificate: `edge.example.com`, `spiffe://cluster.local/ns/edge/…`."""
 
 
 def seconds(value: object) -> float:

@@ -236,6 +236,44 @@ def test_the_picker_listens_with_tls_and_answers_health_checks(tmp_path):
     assert asyncio.run(run()) == pb.HealthCheckResponse.SERVING
 
 
+@pytest.mark.parametrize(
+    ("shown", "code"),
+    [("edge.example.com", grpc.StatusCode.OK), ("other.example.com", grpc.StatusCode.PERMISSION_DENIED), (None, None)],
+)
+def test_only_proxies_with_a_named_certificate_may_ask(tmp_path, caplog, shown, code):
+    certificate, key = certificates.make(tmp_path, "picker", hosts=["localhost"])
+    own, own_key = certificates.make(tmp_path, "proxy", hosts=[shown or "nobody"])
+    files = {"certificate": f"file:{certificate}", "key": f"file:{key}"}
+    [port] = free_ports(1)
+    more = {"client_ca": f"file:{own}", "gateways": ["edge.example.com"]}
+    found = pool(serve=f"127.0.0.1:{port}", serve_tls={**files, **more})
+    pair = (Path(own_key).read_bytes(), Path(own).read_bytes()) if shown else ()
+
+    async def run() -> grpc.StatusCode:
+        serving = asyncio.ensure_future(picking.serve(found, LimitsSettings))
+        trusted = grpc.ssl_channel_credentials(Path(certificate).read_bytes(), *pair)
+        async with grpc.aio.secure_channel(f"localhost:{port}", trusted) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            try:
+                await check(b"", wait_for_ready=shown is not None, timeout=20)
+                status = grpc.StatusCode.OK
+            except grpc.aio.AioRpcError as error:
+                status = error.code()
+        serving.cancel()
+        await asyncio.wait([serving])
+        return status
+
+    assert asyncio.run(run()) == (code or grpc.StatusCode.UNAVAILABLE)
+    assert "a bug" not in caplog.text
+
+
+def test_authorities_and_names_of_proxies_go_together():
+    tls = {"certificate": "file:/c", "key": "file:/k"}
+    for more in ({"client_ca": "file:/ca"}, {"gateways": ["edge"]}):
+        with pytest.raises(ValueError, match="go together"):
+            pool(serve="127.0.0.1:1", serve_tls=tls | more)
+
+
 def test_a_key_that_does_not_fit_is_said_and_nothing_listens(tmp_path, caplog):
     certificate, _ = certificates.make(tmp_path, "picker", hosts=["localhost"])
     _, other = certificates.make(tmp_path, "other", hosts=["localhost"])

@@ -26,12 +26,13 @@ from extproc.routing.pools.pool import Pool
 from extproc.routing.pools.prefixes import chain
 from extproc.routing.prefix import digest_of
 from extproc.settings.limits import LimitsSettings
+from extproc.upstream.providers import ServeTLSSettings
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.wire.outbound.certificate import misfit
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Calls, GrpcCall, Malformed
 from extproc.wire.transport.grpcio_server import GrpcioServer
-from extproc.wire.transport.server_tls import ServerTLS
+from extproc.wire.transport.server_tls import MutualTLS, ServerTLS
 from extproc.words import contract
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,8 @@ async def serve(pool: Pool, limits: Callable[[], LimitsSettings]) -> None:
     """Serve the picker of a pool until cancelled. `limits` gives those for a new request."""
     settings, told = pool.settings, ""
     assert settings.serve is not None, "its picker is served"
-    files = None if settings.serve_tls is None else settings.serve_tls.files
     while True:
-        tls = None if files is None else ServerTLS(f"providers.{pool.name}.pool.serve_tls", *files, misfit)
+        tls = None if settings.serve_tls is None else _tls(f"providers.{pool.name}.pool.serve_tls", settings.serve_tls)
         server = GrpcioServer(calls(pool, limits), None, settings.serve, tls=tls)
         try:
             await server.start()
@@ -67,6 +67,12 @@ async def serve(pool: Pool, limits: Callable[[], LimitsSettings]) -> None:
             await asyncio.sleep(_AGAIN)
         finally:
             await server.stop(_GRACE)
+
+
+def _tls(name: str, settings: ServeTLSSettings) -> ServerTLS:
+    if settings.client_ca is None:
+        return ServerTLS(name, *settings.files, misfit)
+    return MutualTLS(name, (*settings.files, settings.client_ca.removeprefix("file:")), settings.gateways, misfit)
 
 
 def calls(pool: Pool, limits: Callable[[], LimitsSettings]) -> Calls:

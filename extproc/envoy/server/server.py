@@ -72,7 +72,7 @@ class Server:
 
             calls = self._calls() if tls is None else self._calls_from_afar()
             path = socket if address is None else None
-            secured = None if tls is None else MutualTLS(*tls.paths, tls.gateways, misfit)
+            secured = None if tls is None else MutualTLS("processor.tls", tls.paths, tls.gateways, misfit)
             self._transport = GrpcioServer(calls, path, address, faults=faults, tls=secured)
         await self._transport.start()
 

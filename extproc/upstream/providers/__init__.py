@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from extproc.upstream.providers._pool import PoolSettings as PoolSettings
+from extproc.upstream.providers._pool import ServeTLSSettings as ServeTLSSettings
 from extproc.words.dialect import BatchLimits
 from extproc.words.urls import check_url
 from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from extproc.words.values import Duration, PositiveDuration, Section
+from extproc.words.values import Duration, PeerName, PositiveDuration, Section
 
 MetricsOf = Literal["vllm", "sglang", "tgi", "triton", "none"]
 ScorerName = Literal["queue", "running", "kv_cache", "prefix", "adapter", "session", "first_byte"]
@@ -56,6 +56,23 @@ class ServeTLSSettings(Section):
 
     certificate: PEMFile = Field(description="Certificate chain of the picker in PEM, as `file:/path`.")
     key: PEMFile = Field(description="Private key of the certificate in PEM, as `file:/path`.")
+    client_ca: PEMFile | None = Field(
+        None,
+        description="Certificate authorities of the proxies' certificates in PEM, as `file:/path`. Default: proxies "
+        "show none, and each peer that reaches the port may ask.",
+    )
+    gateways: Sequence[PeerName] = Field(
+        (),
+        max_length=100,
+        description="Names of the proxies that may ask, with `client_ca`: each is a whole subject alternative name of "
+        "a certificate.",
+    )
+
+    @model_validator(mode="after")
+    def _names_with_authorities(self) -> ServeTLSSettings:
+        if bool(self.gateways) is (self.client_ca is None):
+            raise ValueError("client_ca and gateways go together: one authority serves many workloads")
+        return self
 
     @property
     def files(self) -> tuple[str, str]:

@@ -124,12 +124,13 @@ class GrpcioServer:
         _messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
     ) -> None:
+        if self._tls is not None and not self._tls.admits(context.auth_context()):
+            named = f"{self._tls.setting}.gateways"
+            self._faults.add("name", f"its certificate has no name of {named}")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not a name of {named}")
         call: GrpcCall | None = None
         watch: asyncio.Task[None] | None = None
         try:
-            if self._tls is not None and not self._tls.admits(context.auth_context()):
-                self._faults.add("name", "its certificate has no name of processor.tls.gateways")
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a name of processor.tls.gateways")
             call = make(dict(context.invocation_metadata() or ()))
             self._calls[context] = call
             rests, turn = asyncio.Event(), asyncio.Lock()

@@ -28,7 +28,7 @@ class ServerTLS:
         *,
         client_ca: str | None = None,
     ) -> None:
-        self._setting = setting
+        self.setting = setting
         self._misfit = misfit
         self._client_ca = client_ca
         self._paths = tuple(Path(path) for path in (certificate, key, client_ca) if path is not None)
@@ -50,7 +50,7 @@ class ServerTLS:
         try:
             return self._read() if self._stat() != self._read_at else None
         except OSError as error:
-            log.warning("%s: %s; the files read before stay in use", self._setting, error)
+            log.warning("%s: %s; the files read before stay in use", self.setting, error)
             return None
 
     def _read(self) -> grpc.ServerCertificateConfiguration | None:
@@ -71,13 +71,14 @@ class ServerTLS:
 class MutualTLS(ServerTLS):
     """TLS in which both sides show certificates. One of the right authority is not enough, because in many clusters one
     authority serves every workload: an Envoy's must have one of `names` in its subject alternative names (DNS names, or
-    URIs such as SPIFFE ids).
+    URIs such as SPIFFE ids). `paths` are those of certificate, key and authorities.
     """
 
     def __init__(
-        self, certificate: str, key: str, client_ca: str, names: Iterable[str], misfit: Callable[[str, str], str]
+        self, setting: str, paths: tuple[str, str, str], names: Iterable[str], misfit: Callable[[str, str], str]
     ) -> None:
-        super().__init__("processor.tls", certificate, key, misfit, client_ca=client_ca)
+        certificate, key, client_ca = paths
+        super().__init__(setting, certificate, key, misfit, client_ca=client_ca)
         self._names = frozenset(names)
 
     def admits(self, peer: Mapping[str, Iterable[bytes]]) -> bool:
