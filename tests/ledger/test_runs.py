@@ -1,5 +1,6 @@
 """Runs of agents in the ledger: sums by consumer, calls, problems; in every database."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -58,3 +59,30 @@ def test_the_latest_runs_are_listed(filled, monkeypatch):
 def test_a_consumer_who_is_forgotten_leaves_no_run(filled):
     filled.forget("alice")
     assert [one["consumer"] for one in filled.run("r")] == ["bob"]
+
+
+@pytest.mark.parametrize("consumer", [None, "alice"])
+@pytest.mark.parametrize("names", [2, 40])
+@pytest.mark.parametrize("look", [1, 20, 400])
+def test_however_the_latest_runs_are_found_they_are_the_same(ledger, monkeypatch, consumer, names, look):
+    rng = random.Random(f"{names} {look}")
+    rows = [
+        row(
+            f"{number}",
+            time=NOW + number,
+            run=rng.choice(["", *(f"run-{rng.randrange(names)}" for _ in range(5))]),
+            consumer=rng.choice(("alice", "bob")),
+        )
+        for number in range(200)
+    ]
+    write(ledger, *rows)
+    since = datetime.fromtimestamp(NOW + 50, UTC)
+    wanted = {}
+    for each in rows:
+        if each.run and each.time >= NOW + 50 and consumer in (None, each.consumer):
+            wanted.setdefault((each.run, each.consumer), []).append(each.time)
+    latest = sorted(wanted, key=lambda run: max(wanted[run]), reverse=True)[:10]
+    monkeypatch.setattr(module, "MOST_RUNS", 10)
+    monkeypatch.setattr(module, "LOOK", look)
+    found = [(one["id"], one["consumer"], one["requests"]) for one in ledger.runs(since, consumer)]
+    assert found == [(*run, len(wanted[run])) for run in latest]

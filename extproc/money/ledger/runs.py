@@ -9,21 +9,52 @@ from typing import Any
 
 from extproc.money.ledger.measures import USAGE
 from extproc.money.ledger.rows import text
-from extproc.money.ledger.sql import Cursor
+from extproc.money.ledger.sql import Cursor, places
 from extproc.money.ledger.usage import from_micros, numbers, rfc3339, to_micros
 
 MOST_CALLS = 200
 """Most rows of one record: models, tools and refusals, the most frequent first."""
 MOST_RUNS = 100
 """Most runs in one list, the latest first."""
+LOOK = 5000
+"""Latest exchanges of runs in which the latest runs are looked for first: most often they are there."""
 # PostgreSQL's sums are of type numeric, which has no shifts.
 _SUMS = ", ".join(f"CAST({sum} AS BIGINT)" for sum in USAGE.values())
 
 
 def latest(cursor: Cursor, since: datetime, consumer: str | None) -> Sequence[Mapping[str, Any]]:
     """The runs with an exchange since a time, with sums over these exchanges."""
-    where, values = "run <> '' AND time >= ?", [to_micros(since)]
-    return _runs(cursor, where, values, consumer)
+    where, values = "run <> '' AND time >= ?", list[object]((to_micros(since),))
+    names = _names(cursor, where, values, consumer)
+    if names is not None:
+        where, values = f"{where} AND run IN ({places(len(names))})", [*values, *names]
+    return _runs(cursor, where, values, consumer) if names != [] else []
+
+
+def _names(cursor: Cursor, where: str, values: Sequence[object], consumer: str | None) -> Sequence[str] | None:
+    """Names of the latest runs; None if only sums over all exchanges tell. A million exchanges need no look at each:
+    the latest ones name the latest runs, or else the index of runs has few enough names.
+    """
+    if consumer is not None:
+        where, values = f"{where} AND consumer = ?", [*values, text(consumer)]
+    found = cursor.rows(
+        f"SELECT run, max(time) AS latest, count(*) FROM (SELECT run, time FROM exchanges WHERE {where} "
+        f"ORDER BY time DESC LIMIT {LOOK}) AS seen GROUP BY run ORDER BY latest DESC",
+        values,
+    )
+    if len(found) >= MOST_RUNS or sum(count for *_, count in found) < LOOK:
+        return [name for name, *_ in found[:MOST_RUNS]]
+    if consumer is not None:
+        return None
+    of_run = "SELECT max(time) FROM exchanges WHERE run = names.run AND run <> ''"
+    found = cursor.rows(
+        "WITH RECURSIVE names (run) AS (SELECT min(run) FROM exchanges WHERE run <> '' UNION ALL "
+        "SELECT (SELECT min(run) FROM exchanges WHERE run > names.run AND run <> '') FROM names "
+        "WHERE names.run IS NOT NULL) "
+        f"SELECT run, ({of_run}) AS latest FROM names WHERE run IS NOT NULL ORDER BY latest DESC LIMIT {MOST_RUNS}",
+        (),
+    )
+    return [name for name, _ in found]
 
 
 def one(cursor: Cursor, run: str, consumer: str | None) -> Sequence[Mapping[str, Any]]:
