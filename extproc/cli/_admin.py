@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -16,6 +16,7 @@ from extproc.wire.outbound.client import AnswerError, ask
 
 _TIMEOUT = 60.0  # seconds to wait for an answer
 _MAX_ANSWER = 64 << 20  # most bytes of an answer
+_PAGE = 500  # exchanges asked for at once
 
 
 class AdminClient:
@@ -119,6 +120,14 @@ def connect(options: argparse.Namespace) -> AdminClient:
     if token is None and admin.token is not None:
         token = read_secret(str(admin.token), "admin.token")
     return AdminClient(local_url(admin.address, admin.port), token)
+
+
+def exchanges(gateway: AdminClient, wanted: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
+    """The exchanges that `wanted` filters, the latest first, page by page."""
+    before: list[tuple[str, str]] = []
+    while page := gateway.json("/exchanges", [*wanted, *before, ("limit", str(_PAGE))])["data"]:
+        yield from page
+        before = [("before", page[-1]["id"])]
 
 
 def door_of(gateway: AdminClient, url: str | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from extproc.cache.entry import Entry
 from extproc.cache.forms import answer_of
-from extproc.cli._admin import AdminClient, message
+from extproc.cli._admin import AdminClient, exchanges, message
 from extproc.cli._tables import safe
 from extproc.dialects import Finder, client_apis, openai_chat
 from extproc.wire.outbound.client import AnswerError, ask
@@ -38,7 +38,6 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _FORMAT = OutputFormat(_SCHEMA, "verdict", strict=True)
-_PAGE = 500
 _MOST_TEXT = 24_000  # characters of the request, and of each answer, that the judge reads
 _MOST = 1 << 20  # most bytes of the judge's answer
 _TIMEOUT = 120.0
@@ -105,13 +104,9 @@ def judged(gateway: AdminClient, judge: Judge, pairs: tuple[str, str], most: int
 
 def _pairs(gateway: AdminClient, label: str, value: str) -> Iterator[tuple[str, str]]:
     """Ids of first answers and of the answers with the label, the latest first."""
-    before: list[tuple[str, str]] = []
-    wanted = [(f"label.{label}", value), ("outcome", "ok")]
-    while page := gateway.json("/exchanges", [*wanted, *before, ("limit", str(_PAGE))])["data"]:
-        for each in page:
-            if first := (each.get("labels") or {}).get(f"{label}-of"):
-                yield first, each["id"]
-        before = [("before", page[-1]["id"])]
+    for each in exchanges(gateway, [(f"label.{label}", value), ("outcome", "ok")]):
+        if first := (each.get("labels") or {}).get(f"{label}-of"):
+            yield first, each["id"]
 
 
 def _judge(gateway: AdminClient, judge: Judge, ids: tuple[str, str]) -> tuple[str, Better | Literal[""], str]:

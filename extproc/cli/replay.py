@@ -14,7 +14,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
-from extproc.cli._admin import AdminClient, add_filters, add_gateway, connect, door_of, filters, message
+from extproc.cli._admin import AdminClient, add_filters, add_gateway, connect, door_of, exchanges, filters, message
 from extproc.cli._options import read_secret
 from extproc.cli._tables import safe, table
 from extproc.routing.shadow import with_model
@@ -31,7 +31,6 @@ EXAMPLES = """\
 LABEL, OF = "replay", "replay-of"
 """Labels of a replayed exchange: the replay's name, and the id of the first exchange."""
 _NOT_CLIENTS = (LABEL, "shadow", "judge")  # labels of requests that the gateway's own comparisons sent
-_PAGE = 500
 _TIMEOUT = 600.0  # seconds for one answer
 _MOST = 64 << 20  # most bytes of an answer
 _STOPS = [kind.code for kind in (BUDGET_EXCEEDED, RATE_LIMITED, INVALID_KEY, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND)]
@@ -68,15 +67,15 @@ def run(options: argparse.Namespace) -> int:
     given = [(name, value) for name in ("start", "end") if (value := getattr(options, name))]
     wanted = [*filters(options), *given, ("outcome", "ok")]
     mine = [(f"label.{LABEL}", options.name)]
-    own = (each for each in _exchanges(gateway, wanted) if not any(label in _labels(each) for label in _NOT_CLIENTS))
+    own = (each for each in exchanges(gateway, wanted) if not any(label in _labels(each) for label in _NOT_CLIENTS))
     first = {each["id"]: each for each in islice(own, options.limit)}
     while any(each.get("run") == _run_of(options.name) for each in gateway.json("/in-flight")["data"]):
         time.sleep(1.0)  # an earlier run was stopped: what it sent is not sent again
-    done = {_of(each) for each in _exchanges(gateway, mine) if each["outcome"] != "refused"}
+    done = {_of(each) for each in exchanges(gateway, mine) if each["outcome"] != "refused"}
     left = [id for id in reversed(first) if id not in done]
     replay = _Replay(gateway, door, key, options.to, options.name, len(first), len(first) - len(left))
     replay.send(left, options.concurrency)
-    print("\n".join(_compared(first, list(_exchanges(gateway, mine)), replay)))
+    print("\n".join(_compared(first, list(exchanges(gateway, mine)), replay)))
     if replay.stopped:
         print(f"stopped: {replay.stopped}; the same command goes on from here", file=sys.stderr)
     return int(bool(replay.stopped))
@@ -85,14 +84,6 @@ def run(options: argparse.Namespace) -> int:
 def _run_of(name: str) -> str:
     """The run of all requests of a replay."""
     return f"replay-{name}"
-
-
-def _exchanges(gateway: AdminClient, wanted: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
-    """Exchanges, the latest first."""
-    before: list[tuple[str, str]] = []
-    while page := gateway.json("/exchanges", [*wanted, *before, ("limit", str(_PAGE))])["data"]:
-        yield from page
-        before = [("before", page[-1]["id"])]
 
 
 def _of(exchange: Mapping[str, Any]) -> str:

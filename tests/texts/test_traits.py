@@ -8,7 +8,7 @@ import pytest
 from extproc.cache.forms import unfold
 from extproc.dialects import client_apis
 from extproc.money.texts import Recorder, Traits
-from extproc.money.texts.stages import RECORDING, TRAITS, Collect, Draw, KeepText, ReadTraits
+from extproc.money.texts.stages import RECORDING, TRAITS, UNRECORDED, Collect, Draw, KeepText, ReadTraits
 from extproc.money.texts.traits import MOST_CALLS, read_traits
 from extproc.wire.framing.sse import SSE
 from extproc.words.messages import Answer, Choice, RefusalPart, TextPart, ToolCall
@@ -142,7 +142,7 @@ def test_what_is_no_whole_answer_has_no_traits(exchange):
 async def test_only_answers_that_are_compared_are_read_and_none_is_kept(exchange, labels, compared, read):
     recorder, counts = Recorder(), []
     sent, framing = exchange(labels=labels), SSE(1 << 20)
-    draw, collect = Draw(None, recorder, counts.append, compared), Collect(None, recorder)
+    draw, collect = Draw(UNRECORDED, recorder, counts.append, compared), Collect(UNRECORDED, recorder)
     draw(sent)
     assert (RECORDING in sent.features) is collect.needed(sent, framing) is read
     if not read:

@@ -21,7 +21,8 @@ from extproc.wire.framing.multipart import is_form
 from extproc.words.exchange import Exchange, FeatureKey
 
 _INLINE = 4 << 10  # most bytes of an answer whose traits are read on the event loop
-_UNSET = RecordSettings.model_construct(keys=())  # limits where only traits are read
+UNRECORDED = RecordSettings.model_construct(keys=(), share=0.0)
+"""Settings where nothing is recorded, and only traits are read within these limits."""
 
 
 @dataclass(slots=True)
@@ -46,14 +47,13 @@ class Draw:
 
     def __init__(
         self,
-        settings: RecordSettings | None,
+        settings: RecordSettings,
         recorder: Recorder,
         count: Callable[[str], None],
         compared: Mapping[str, float] | None = None,
     ) -> None:
-        self._share = 0.0 if settings is None else settings.share
-        self._limits = settings or _UNSET
-        self._match = compiled(self._limits.match)
+        self._limits = settings
+        self._match = compiled(settings.match)
         self._compared = compared or {}
         self._recorder = recorder
         self._count = count
@@ -62,7 +62,7 @@ class Draw:
         limits, body = self._limits, exchange.request.body
         if not body or is_form(body):
             return
-        kept = random.random() < self._share and mismatch(self._match, exchange) is None  # noqa: S311 - no secret
+        kept = random.random() < limits.share and mismatch(self._match, exchange) is None  # noqa: S311 - no secret
         if not kept and not self._is_compared(exchange):
             return
         request = bytes(body[: limits.most]) if kept else b""
@@ -88,9 +88,9 @@ class Collect:
     changes_length = False
     merges = True
 
-    def __init__(self, settings: RecordSettings | None, recorder: Recorder) -> None:
-        self._most = (settings or _UNSET).most
-        self._memory = (settings or _UNSET).memory
+    def __init__(self, settings: RecordSettings, recorder: Recorder) -> None:
+        self._most = settings.most
+        self._memory = settings.memory
         self._recorder = recorder
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
@@ -165,15 +165,14 @@ class TextStages:
 
 def texts(settings: Settings, services: Services) -> TextStages:
     """The stages, where texts are recorded and can be encrypted, and where answers are compared."""
-    record, recorder, count = settings.record, services.recorder, services.telemetry.texts_recorded
-    if record is not None and not TextKeys(record.keys).able:
-        record = None
+    recorder, count = services.recorder, services.telemetry.texts_recorded
+    record = UNRECORDED if settings.record is None or not TextKeys(settings.record.keys).able else settings.record
     tried = {
         name: 1.0 if each.shadow is None or each.canary is not None else each.shadow.share
         for name, each in settings.virtual_models.items()
         if each.shadow is not None or each.canary is not None
     }
-    if record is None and not tried:
+    if record is UNRECORDED and not tried:
         return TextStages()
     draw, keep = Draw(record, recorder, count, tried), KeepText(recorder, count, services.now)
     return TextStages([draw], [Collect(record, recorder)], (ReadTraits(), keep))
