@@ -21,10 +21,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints
 
 from extproc.wire.outbound.pool import AnswerError, ConnectionPool
+from extproc.words.exchange import FeatureKey
 from extproc.words.values import Name, PositiveDuration, Section, is_loopback
 
 LABEL, OF = "shadow", "shadow-of"
 """Labels of a shadow request: the virtual model, and the id of the client's exchange."""
+SHADOWED: FeatureKey[bool] = FeatureKey("shadowed")
+"""True for an exchange whose shadow request has begun."""
 MOST_BODY = 1 << 20
 """Most bytes of a request that has a shadow."""
 _MOST_ANSWER = 64 << 20
@@ -64,9 +67,8 @@ class ShadowSettings(Section):
 
 @dataclass(slots=True, frozen=True)
 class ShadowRequest:
-    """A request for the gateway at `door`, on behalf of the virtual model `name`."""
+    """A request for the gateway at `door`."""
 
-    name: str
     door: str
     path: str
     body: bytes
@@ -82,19 +84,24 @@ class Shadows:
         self._under_way: Counter[str] = Counter()  # by virtual model
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, request: ShadowRequest, settings: ShadowSettings) -> None:
-        """Begin a shadow request, unless too many of its virtual model are in flight."""
-        if self._under_way[request.name] >= settings.at_once:
-            self._count("dropped")
-            return
-        self._under_way[request.name] += 1
-        task = asyncio.ensure_future(self._post(request, settings))
+    def has_room(self, name: str, settings: ShadowSettings) -> bool:
+        """False, and counted, where too many requests of the virtual model `name` are in flight."""
+        if self._under_way[name] < settings.at_once:
+            return True
+        self._count("dropped")
+        return False
+
+    def send(self, name: str, settings: ShadowSettings, build: Callable[[], ShadowRequest]) -> None:
+        """Begin a shadow request of the virtual model `name`. It is built when the client's answer has left."""
+        self._under_way[name] += 1
+        task = asyncio.ensure_future(self._post(name, settings, build))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _post(self, request: ShadowRequest, settings: ShadowSettings) -> None:
+    async def _post(self, name: str, settings: ShadowSettings, build: Callable[[], ShadowRequest]) -> None:
         outcome = "failed"
         try:
+            request = build()
             pool = self._pools.get(request.door)
             if pool is None:
                 verify = not is_loopback(urlsplit(request.door).hostname or "")  # there it has the clients' name
@@ -107,7 +114,7 @@ class Shadows:
         except (OSError, AnswerError) as error:  # TimeoutError is an OSError
             log.debug("a shadow request has failed: %s", error)
         finally:
-            self._under_way[request.name] -= 1
+            self._under_way[name] -= 1
             self._count(outcome)
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from extproc.access.auth import Authorize
 from extproc.access.auth.require import unmet_of
@@ -15,7 +16,7 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.pools.placing import FreeEndpoint, PickEndpoint, TellEndpoint
 from extproc.routing.selection import Select
-from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest, is_drawn, with_model
+from extproc.routing.shadow import LABEL, MOST_BODY, OF, SHADOWED, ShadowRequest, ShadowSettings, is_drawn, with_model
 from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
 from extproc.upstream.prices import PriceBook
@@ -96,7 +97,7 @@ class SendShadow:
     def __call__(self, exchange: Exchange) -> None:
         request, route = exchange.request, exchange.route
         name = route.chain.name if route.forwarded else ""
-        if name not in self._virtual or LABEL in exchange.money.labels:
+        if name not in self._virtual or LABEL in exchange.money.labels or SHADOWED in exchange.features:
             return
         shadow = self._virtual[name].shadow
         assert shadow is not None, "of `_virtual`"
@@ -105,12 +106,19 @@ class SendShadow:
             return
         if not body or len(body) > MOST_BODY or is_form(body) or not is_drawn(exchange.id, shadow.share):
             return
+        if not self._shadows.has_room(name, shadow):
+            return
         required = *exchange.consumer.require, *route.require, *route.chain.require
         chain, secret = self._catalog.resolve(shadow.model), self._around.keys.get(shadow.consumer)
         key = None if secret is None else secret.read()
         if chain is None or key is None or any(unmet_of(required, target) for target in chain.targets):
             self._count("not_allowed")
             return
+        exchange.features[SHADOWED] = True
+        self._shadows.send(name, shadow, partial(self._build, exchange, name, shadow, key))
+
+    def _build(self, exchange: Exchange, name: str, shadow: ShadowSettings, key: str) -> ShadowRequest:
+        request, body = exchange.request, exchange.request.body
         path = request.head.path.partition("?")[0]  # a query may hold a key
         there = with_model(path, shadow.model)
         sent = bytes(patch(body, {"model": shadow.model})) if there == path else bytes(body)
@@ -118,7 +126,7 @@ class SendShadow:
         headers |= {f"x-ai-{LABEL}": name, f"x-ai-{OF}": exchange.id}
         if version := request.dialect.endpoints.version:
             headers |= {version: request.head.headers[version]} if version in request.head.headers else {}
-        self._shadows.send(ShadowRequest(name, shadow.url or self._around.door, there, sent, headers), shadow)
+        return ShadowRequest(shadow.url or self._around.door, there, sent, headers)
 
 
 def at_end(settings: Settings, services: Services, catalog: Catalog) -> Sequence[LearnRate | SendShadow]:

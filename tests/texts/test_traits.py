@@ -10,6 +10,7 @@ from extproc.dialects import client_apis
 from extproc.money.texts import Recorder, Traits
 from extproc.money.texts.stages import RECORDING, TRAITS, UNRECORDED, Collect, Draw, KeepText, ReadTraits
 from extproc.money.texts.traits import MOST_CALLS, read_traits
+from extproc.routing.shadow import SHADOWED
 from extproc.wire.framing.sse import SSE
 from extproc.words.messages import Answer, Choice, RefusalPart, TextPart, ToolCall
 
@@ -131,9 +132,11 @@ def test_what_is_no_whole_answer_has_no_traits(exchange):
 @pytest.mark.parametrize(
     ("labels", "compared", "read"),
     [
-        ({}, {"m": 1.0}, True),
-        ({}, {"m": 0.0}, False),
-        ({}, {"v": 1.0}, False),
+        ({}, {"shadowed": {"m": 1.0}}, True),
+        ({}, {"shadowed": {"m": 0.0}}, False),
+        ({}, {"shadowed": {"v": 1.0}}, False),
+        ({}, {"canaries": {"m"}, "shadowed": {"m": 0.0}}, True),
+        ({}, {"canaries": {"v"}}, False),
         ({"shadow": "v"}, {}, True),
         ({"replay": "r"}, {}, True),
         ({"a": "b"}, {}, False),
@@ -142,7 +145,7 @@ def test_what_is_no_whole_answer_has_no_traits(exchange):
 async def test_only_answers_that_are_compared_are_read_and_none_is_kept(exchange, labels, compared, read):
     recorder, counts = Recorder(), []
     sent, framing = exchange(labels=labels), SSE(1 << 20)
-    draw, collect = Draw(UNRECORDED, recorder, counts.append, compared), Collect(UNRECORDED, recorder)
+    draw, collect = Draw(UNRECORDED, recorder, counts.append, **compared), Collect(UNRECORDED, recorder)
     draw(sent)
     assert (RECORDING in sent.features) is collect.needed(sent, framing) is read
     if not read:
@@ -152,6 +155,10 @@ async def test_only_answers_that_are_compared_are_read_and_none_is_kept(exchange
     sent.features[RECORDING].pieces.append(body.encode())
     recorder.size += len(body)
     sent.features[RECORDING].size += len(body)
+    if compared.keys() == {"shadowed"}:
+        await ReadTraits()(sent)
+        assert TRAITS not in sent.features, "no shadow has it"
+        sent.features[SHADOWED] = True
     await ReadTraits()(sent)
     KeepText(recorder, counts.append, lambda: 7.0)(sent)
     assert sent.features[TRAITS] == Traits()

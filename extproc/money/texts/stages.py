@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from extproc.exchange.services import Services
@@ -14,7 +14,7 @@ from extproc.money.texts import PAIRED, TRAITS, Recorder, Text, TextKeys
 from extproc.money.texts.settings import RecordSettings
 from extproc.money.texts.traits import read_traits
 from extproc.routing.matching import compiled, mismatch
-from extproc.routing.shadow import is_drawn
+from extproc.routing.shadow import SHADOWED, is_drawn
 from extproc.settings.config import Settings
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.multipart import is_form
@@ -27,13 +27,16 @@ UNRECORDED = RecordSettings.model_construct(keys=(), share=0.0)
 
 @dataclass(slots=True)
 class Recording:
-    """The texts of an exchange so far. `size` is counted in the recorder. `kept`: they are recorded, not only read."""
+    """The texts of an exchange so far. `size` is counted in the recorder. `kept`: they are recorded, not only read.
+    `paired`: they are of use only if a shadow gets the request, too.
+    """
 
     request: bytes
     kept: bool = True
-    pieces: list[bytes] = field(default_factory=list)
+    paired: bool = False
     size: int = 0
     cut: bool = False
+    pieces: list[bytes] = field(default_factory=list)
     ended: bool = False
 
 
@@ -42,7 +45,7 @@ RECORDING: FeatureKey[Recording] = FeatureKey("recording")
 
 class Draw:
     """Begins the recording of a request, if it is drawn or its answer is compared with others, and if there is room.
-    `compared` is the share of requests whose answers are compared, by virtual model.
+    Answers of `canaries` are compared, and of the virtual models in `shadowed` a share.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Draw:
         settings: RecordSettings,
         recorder: Recorder,
         count: Callable[[str], None],
-        compared: Mapping[str, float] | None = None,
+        canaries: Collection[str] = (),
+        shadowed: Mapping[str, float] | None = None,
     ) -> None:
         self._limits = settings
         self._match = compiled(settings.match)
-        self._compared = compared or {}
+        self._canaries = canaries
+        self._shadowed = shadowed or {}
         self._recorder = recorder
         self._count = count
 
@@ -63,7 +68,8 @@ class Draw:
         if not body or is_form(body):
             return
         kept = random.random() < limits.share and mismatch(self._match, exchange) is None  # noqa: S311 - no secret
-        if not kept and not self._is_compared(exchange):
+        compared = kept or self._is_compared(exchange)
+        if not compared and not is_drawn(exchange.id, self._shadowed.get(exchange.route.chain.name, 0.0)):
             return
         request = bytes(body[: limits.most]) if kept else b""
         if self._recorder.size + len(request) > limits.memory:
@@ -71,15 +77,12 @@ class Draw:
                 self._count("dropped")
             return
         cut = kept and len(body) > limits.most
-        exchange.features[RECORDING] = Recording(request, kept, size=len(request), cut=cut)
+        exchange.features[RECORDING] = Recording(request, kept, not compared, len(request), cut)
         self._recorder.size += len(request)
 
     def _is_compared(self, exchange: Exchange) -> bool:
-        share = self._compared.get(exchange.route.chain.name)
-        if share is not None and is_drawn(exchange.id, share):
-            return True
         labels = exchange.money.labels
-        return bool(labels) and any(name in labels for name in PAIRED)
+        return exchange.route.chain.name in self._canaries or any(name in labels for name in PAIRED)
 
 
 class Collect:
@@ -109,11 +112,13 @@ class Collect:
 
 
 class ReadTraits:
-    """Reads the traits of an answer, for its row. The client has its answer already."""
+    """Reads the traits of an answer, for its row."""
 
     async def __call__(self, exchange: Exchange) -> None:
         recording = exchange.features.get(RECORDING)
         if recording is None or recording.ended or recording.cut or not recording.pieces:
+            return
+        if recording.paired and SHADOWED not in exchange.features:
             return
         body = b"".join(recording.pieces)
         if len(body) + len(exchange.request.body) <= _INLINE:
@@ -167,12 +172,10 @@ def texts(settings: Settings, services: Services) -> TextStages:
     """The stages, where texts are recorded and can be encrypted, and where answers are compared."""
     recorder, count = services.recorder, services.telemetry.texts_recorded
     record = UNRECORDED if settings.record is None or not TextKeys(settings.record.keys).able else settings.record
-    tried = {
-        name: 1.0 if each.shadow is None or each.canary is not None else each.shadow.share
-        for name, each in settings.virtual_models.items()
-        if each.shadow is not None or each.canary is not None
-    }
-    if record is UNRECORDED and not tried:
+    models = settings.virtual_models.items()
+    canaries = {name for name, each in models if each.canary is not None}
+    shadowed = {name: each.shadow.share for name, each in models if each.shadow is not None}
+    if record is UNRECORDED and not canaries and not shadowed:
         return TextStages()
-    draw, keep = Draw(record, recorder, count, tried), KeepText(recorder, count, services.now)
+    draw, keep = Draw(record, recorder, count, canaries, shadowed), KeepText(recorder, count, services.now)
     return TextStages([draw], [Collect(record, recorder)], (ReadTraits(), keep))

@@ -14,6 +14,7 @@ from extproc.cache.forms import answer_of
 from extproc.guardrails import TOOL_CALL, Whole
 from extproc.guardrails.json_schema import JSONSchema
 from extproc.money.texts import Traits
+from extproc.words.dialect import Tooling
 from extproc.words.exchange import Exchange
 from extproc.words.messages import Answer, Choice, RefusalPart, TextPart, ToolCall
 from extproc.words.values import Patterns
@@ -40,13 +41,13 @@ def read_traits(exchange: Exchange, body: bytes) -> Traits | None:
     answer = answer_of(Entry(0.0, body, dialect.name, exchange.request.ask.stream))
     if not isinstance(answer, Answer):
         return None
-    offered = dialect.offers.tools.tooling(exchange.request.json).offered
+    tooling = dialect.offers.tools.tooling(exchange.request.json)
     calls = [part for choice in answer.choices for part in choice.parts if isinstance(part, ToolCall)]
     refused = any(map(_is_refusal, answer.choices))
     return Traits(
         refused,
-        None if refused else _malformed(exchange, answer, calls),
-        tuple(sorted(map(_call, calls[:MOST_CALLS]))) if offered or calls else None,
+        None if refused else _malformed(exchange, tooling, answer, calls),
+        tuple(sorted(map(_call, calls[:MOST_CALLS]))) if tooling.offered or calls else None,
     )
 
 
@@ -61,10 +62,10 @@ def _is_refusal(choice: Choice) -> bool:
     return len(text) <= _MOST_REFUSAL and _refuses(text) is not None
 
 
-def _malformed(exchange: Exchange, answer: Answer, calls: list[ToolCall]) -> bool | None:
+def _malformed(exchange: Exchange, tooling: Tooling, answer: Answer, calls: list[ToolCall]) -> bool | None:
     found: list[bool] = []
     try:
-        if not calls and (detector := _ANSWER_JSON.for_exchange(exchange)) is not None:
+        if not calls and tooling.answer is not None and (detector := _ANSWER_JSON.for_exchange(exchange)) is not None:
             found += [bool(detector.judge(Whole(_text(choice), "", ""))) for choice in answer.choices]
         if calls and (detector := _CALL_JSON.for_exchange(exchange)) is not None:
             found += [
