@@ -41,6 +41,9 @@ def usage_table(report: Mapping[str, Any]) -> str:
     ):
         if report["total"][count]:
             lines.append(f"Kept answers {what} {report['total'][usd]} USD ({report['total'][count]:,} requests).")
+    for provider, each in report.get("capacity", {}).items():
+        used = f"{each['used_usd']} used by requests, {each['idle_usd']} idle"
+        lines.append(f"{safe(provider)}: {each['usd']} USD of own hardware, {used}.")
     if report["truncated"]:
         lines.append("There are more rows than are shown: ask for less, or for fewer groups.")
     return "\n".join(lines)

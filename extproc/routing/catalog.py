@@ -24,7 +24,7 @@ from extproc.routing.strategies import strategies
 from extproc.routing.strategies._several import Several
 from extproc.routing.strategies._trial import OnTrial
 from extproc.routing.strategies.weighted import Weighted
-from extproc.upstream.prices import PriceBook, known_model, preload
+from extproc.upstream.prices import PriceBook, PriceSettings, known_model, preload
 from extproc.upstream.providers import ProviderSettings, kinds, names_of_keys, without_key
 from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings, Share, Strategy
@@ -223,7 +223,10 @@ class Catalog:
         provider = self.providers.get(settings.provider)
         catalogue = provider.provider.catalogue if provider else None
         known = known_model(catalogue, there, self.prices.today)
-        price = self.prices.find(name, settings.provider, there, settings.price, known)
+        own = settings.price
+        if own is None and provider is not None and provider.capacity is not None:
+            own = PriceSettings(**{name: round(rate, 9) for name, rate in provider.capacity.per_million.items()})
+        price = self.prices.find(name, settings.provider, there, own, known)
         patience = provider.timeout if provider else 0.0
         return Target(
             name,

@@ -180,6 +180,7 @@ class FakeSources:
             ],
             "total": _told(total),
             "truncated": False,
+            "capacity": {},
         }
 
     def _time(self, given, default):

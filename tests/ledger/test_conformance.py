@@ -201,6 +201,7 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
             "prompt_extra_usd": "0.000000002",
         },
         "truncated": False,
+        "capacity": {},
     }
 
 

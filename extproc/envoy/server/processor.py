@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from extproc.access.questions import Questions
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
-from extproc.envoy.server import canaries, collector, texts
+from extproc.envoy.server import canaries, capacity, collector, texts
 from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.envoy.server.checking import Checker
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
@@ -169,9 +169,8 @@ class Processor:
         self._http.start()
         for one in self._periodic(self._server):
             self._spawn(one.run(), one.name)
-        self._spawn(self._watch_lag())
-        self._spawn(self._alerts.run())
-        self._spawn(self._pools.run())
+        for work in (self._watch_lag(), self._alerts.run(), self._pools.run()):
+            self._spawn(work)
         if self._services.servers is not None:
             self._spawn(self._services.servers.run())
         if self._worker:
@@ -186,7 +185,7 @@ class Processor:
     def _periodic(self, server: Server) -> Sequence[Periodic]:
         """Periodic work of this process."""
         own = self._services, lambda: self._settings, self._ledger
-        trials, recorded = canaries.CanaryKeeper(*own), texts.TextKeeper(*own)
+        trials, recorded, hardware = canaries.CanaryKeeper(*own), texts.TextKeeper(*own), capacity.CapacityKeeper(*own)
         everywhere = (
             Periodic("files", BEAT, self._look_at_files),
             Periodic("socket", BEAT, server.look),
@@ -203,6 +202,7 @@ class Processor:
         )
         of_one = (
             Periodic("prune", _PRUNE_EVERY, self._prune, first=BEAT),
+            Periodic("capacity", hardware.every, hardware.turn),
             Periodic("copies", _COPY_EVERY, self._copy_trail),
             Periodic("canaries", canaries.EVERY, trials.turn, first=BEAT),
             Periodic("sums", _ADD_UP_EVERY, self._add_up, first=_ADD_UP_FIRST),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from extproc.money.ledger import LedgerError, SchemaError, comparing, exchanges, privacy, runs
+from extproc.money.ledger import LedgerError, SchemaError, capacity, comparing, exchanges, privacy, runs
 from extproc.money.ledger.database import Database
 from extproc.money.ledger.latency import findings, latency
 from extproc.money.ledger.operators import Operators
@@ -98,6 +98,11 @@ class Ledger:
         with self._database.read() as cursor:
             return exchanges.charges(cursor, prefix, since)
 
+    def keep_capacity(self, minutes: Sequence[capacity.Minute]) -> None:
+        """Keep what minutes of own hardware cost."""
+        with self._database.change() as cursor:
+            capacity.keep(cursor, minutes)
+
     def examine(self) -> None:
         """Write and roll back: a readable ledger may still not be writable."""
         try:
@@ -120,6 +125,7 @@ class Ledger:
                     f"DELETE FROM exchanges WHERE id IN ({oldest})",  # noqa: S608
                     (micros(before), PRUNE_BATCH),
                 )
+                cursor.execute("DELETE FROM capacity WHERE time < ?", (micros(before),))
             total += deleted
             if deleted < PRUNE_BATCH or self.writer.stopping:
                 return total

@@ -151,6 +151,15 @@ STEPS = (
     ("ALTER TABLE exchanges ADD COLUMN endpoint {text} NOT NULL DEFAULT ''",),
     ("ALTER TABLE exchanges ADD COLUMN levels {json}",),
     ("ALTER TABLE exchanges ADD COLUMN traits {json}",),
+    (
+        """CREATE TABLE capacity (
+            provider {text} NOT NULL,
+            time BIGINT NOT NULL,
+            replicas BIGINT NOT NULL,
+            cost BIGINT NOT NULL,
+            PRIMARY KEY (provider, time)
+        )""",
+    ),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3

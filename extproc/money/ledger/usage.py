@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from operator import add, attrgetter, itemgetter
 from typing import Any
 
+from extproc.money.ledger import capacity
 from extproc.money.ledger.cover import cover
 from extproc.money.ledger.measures import LOW, USAGE
 from extproc.money.ledger.query import Query, month_of, next_month
@@ -80,13 +81,14 @@ class UsageBucket:
 @dataclass(slots=True, frozen=True)
 class UsageReport:
     """A report: buckets in order of time, within a time the dearest first. `total` covers all buckets, `truncated` or
-    not.
+    not. `capacity` has the providers on own hardware, see `capacity.shown`; of all requests only, not of some.
     """
 
     query: Query
     buckets: Sequence[UsageBucket]
     total: Numbers
     truncated: bool = False
+    capacity: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         query = self.query
@@ -107,6 +109,7 @@ class UsageReport:
             ],
             "total": self.total.json(),
             "truncated": self.truncated,
+            "capacity": self.capacity,
         }
 
 
@@ -118,9 +121,25 @@ def usage(cursor: Cursor, query: Query) -> UsageReport:
             buckets.append(UsageBucket(*bounds(query, part, begins), group, numbers(sums)))
         if len(buckets) > MAX_BUCKETS:
             whole = replace(query, resolution="total", group_by=())
-            [(_, _, total)] = summed(cursor, whole, USAGE, query.start, query.end, limit=1)
-            return UsageReport(query, buckets[:MAX_BUCKETS], numbers(total), truncated=True)
-    return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
+            [(_, _, sums)] = summed(cursor, whole, USAGE, query.start, query.end, limit=1)
+            return UsageReport(query, buckets[:MAX_BUCKETS], numbers(sums), True, _capacity(cursor, query))
+    total = sum((bucket.numbers for bucket in buckets), Numbers())
+    return UsageReport(query, buckets, total, capacity=_capacity(cursor, query))
+
+
+def _capacity(cursor: Cursor, query: Query) -> Mapping[str, Mapping[str, str]]:
+    """The providers on own hardware; none for a part of their requests."""
+    if query.filters.keys() - {"provider"}:
+        return {}
+    found = capacity.costs(cursor, to_micros(query.start), to_micros(query.end))
+    asked = query.filters.get("provider", [*found])
+    found = {provider: cost for provider, cost in found.items() if provider in asked}
+    if not found:
+        return {}
+    whole = replace(query, resolution="total", group_by=("provider",), filters={"provider": [*found]})
+    sums = summed(cursor, whole, USAGE, query.start, query.end, limit=len(found))
+    used = {group[0]: numbers(each).cost for _, group, each in sums}
+    return {provider: capacity.shown(cost, used.get(provider, 0)) for provider, cost in found.items()}
 
 
 def summed(

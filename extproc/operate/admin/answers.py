@@ -100,6 +100,14 @@ class UsageRow(Numbers, kw_only=True):
     group: Annotated[Mapping[str, str | None], _is("A value for each field of group_by; a missing label is empty")]
 
 
+class Hardware(Struct, kw_only=True):
+    """What own hardware cost, what requests used of it, and what was idle."""
+
+    usd: USD
+    used_usd: USD
+    idle_usd: Annotated[str, _is("Below zero where requests cost more than the hardware")]
+
+
 class Usage(Struct, kw_only=True):
     object: Literal["usage"]
     start: Time
@@ -109,6 +117,9 @@ class Usage(Struct, kw_only=True):
     data: Sequence[UsageRow]
     total: Numbers
     truncated: Annotated[bool, _is("There were more rows than a report has")]
+    capacity: Annotated[
+        Mapping[str, Hardware], _is("Providers on own hardware; in reports of all requests, or of some providers")
+    ]
 
 
 class Latency(Struct, kw_only=True):

@@ -320,8 +320,8 @@ def at(price: Price, input_tokens: int) -> Price:
 
 def decimal(nano: int) -> str:
     """Nano-USD as a plain decimal number of USD, exactly: `0.0125`, `3`."""
-    whole, part = divmod(nano, NANO)
-    return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+    whole, part = divmod(abs(nano), NANO)
+    return f"{'-' * (nano < 0)}{whole}.{part:09d}".rstrip("0").rstrip(".")
 
 
 def per_million(price: Price) -> Mapping[str, float]:

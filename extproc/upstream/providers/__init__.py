@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from extproc.upstream.providers._capacity import CapacitySettings as CapacitySettings
 from extproc.upstream.providers._pool import PoolSettings as PoolSettings
 from extproc.upstream.providers._pool import ServeTLSSettings as ServeTLSSettings
 from extproc.words.dialect import BatchLimits
@@ -322,6 +323,9 @@ class ProviderSettings(Section):
     pool: PoolSettings | None = Field(
         None, description="Several servers behind `base_url`, chosen by the gateway. Default: one address."
     )
+    capacity: CapacitySettings | None = Field(
+        None, description="Own hardware, paid by the hour: the price of its models, and what of it is idle."
+    )
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDownSettings = CoolDownSettings()
     region: Identifier | None = Field(
@@ -403,6 +407,12 @@ class ProviderSettings(Section):
             wanted = any(f"{{{name}}}" in template for template in templates)
             if wanted and getattr(self, name) is None:
                 raise ValueError(f"kind {self.kind} needs {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _counted(self) -> ProviderSettings:
+        if self.capacity is not None and self.capacity.replicas == "scrape" and self.pool is None:
+            raise ValueError("capacity: give the number of replicas, or a pool whose endpoints are counted")
         return self
 
     @model_validator(mode="after")

@@ -95,7 +95,8 @@ function drawUsage([report, before]) {
     sorted.slice(0, SHOWN).map(([name, row]) => [el("span", {title: name}, el("i", {class: "s" + (slots.get(name) ?? SERIES)}), pick(field, row.raw, name)), usd(row.cost_usd),
       percent(all ? measured(row, state.measure) / all : 0), earlier.has(name) ? change(measured(row, state.measure), measured(earlier.get(name), state.measure)) || "–" : before?.data.length ? "new" : "–",
       count(row.requests), count(row.refused), count(row.errors), count(row.input_tokens), count(row.output_tokens), ...(hits ? [usd(row.saved_usd), usd(row.would_save_usd)] : [])]),
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), ...(sorted.length > SHOWN || report.truncated ? [note("Only the largest are shown; the CSV and extproc usage have more.")] : []));
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), ...(sorted.length > SHOWN || report.truncated ? [note("Only the largest are shown; the CSV and extproc usage have more.")] : []),
+    ...Object.entries(report.capacity).map(([provider, each]) => note(`${provider}: ${usd(each.usd)} of own hardware, ${usd(each.used_usd)} used by requests, ${usd(each.idle_usd)} idle.`)));
 }
 
 function giveColours(field, first) {  // a group keeps its colour from one look to the next
