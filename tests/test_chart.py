@@ -416,6 +416,7 @@ def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
         for rule, without in zip(group["rules"], plainly["rules"], strict=True):
             if "alert" in rule:
                 assert rule["annotations"].pop("runbook_url") == f"https://wiki.example.com/ai#{rule['alert']}"
+                assert without["annotations"].pop("runbook_url").endswith(f"/docs/operations.md#{rule['alert']}")
             assert rule == without
     [dashboards] = [document["data"] for document in found if name_of(document) == "extproc-dashboards"]
     sources = {path.name: path.read_text() for path in (ROOT / "k8s/monitoring/dashboards").glob("*.json")}

@@ -51,6 +51,9 @@ def test_the_commands_of_the_workflows_name_what_is_there() -> None:
     assert all((ROOT / path).exists() for path in re.findall(r"helm package (\S+)", text))
     values = (ROOT / "k8s/chart/values.yaml").read_text()
     assert len(re.findall(r"^  repository: extproc$", values, re.MULTILINE)) == 1, "a release writes its image here"
+    alerts = (ROOT / "k8s/monitoring/alerts.yaml").read_text()
+    [place] = re.findall(r'sed -i "s#([^#]+)#[^#]+#" k8s/monitoring/alerts.yaml', text)
+    assert alerts.count("runbook_url: ") == alerts.count(f"runbook_url: https://github.com/{place}/docs/") > 0
 
 
 def test_every_file_names_the_version_of_the_project() -> None:

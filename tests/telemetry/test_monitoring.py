@@ -178,6 +178,15 @@ def test_every_alert_is_listed_and_has_a_first_step():
         assert [name for name in ALERTS if f"`{name}`" not in text] == []
 
 
+def test_the_runbook_of_every_alert_is_its_row_of_the_operations_page():
+    text = (MONITORING.parents[1] / "docs/operations.md").read_text()
+    assert sorted(re.findall(r'<a id="(\w+)"></a>`\1`', text)) == sorted(ALERTS)
+    page = "https://github.com/OWNER/llm-extproc/blob/main/docs/operations.md"
+    assert {name: rule["annotations"]["runbook_url"] for name, rule in ALERTS.items()} == {
+        name: f"{page}#{name}" for name in ALERTS
+    }
+
+
 @needs_promtool
 def test_alerts_fire_at_their_conditions(tmp_path):
     def case(name, series, minute, firing):
