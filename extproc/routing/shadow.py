@@ -44,7 +44,7 @@ def with_model(path: str, model: str) -> str:
 
 def is_drawn(id: str, share: float) -> bool:
     """True for that share of exchanges, by their random ids: every stage draws the same."""
-    return zlib.crc32(id.encode()) < share * (1 << 32)
+    return share >= 1 or zlib.crc32(id.encode()) < share * (1 << 32)
 
 
 class ShadowSettings(Section):
