@@ -92,12 +92,12 @@ def main() -> None:
             asyncio.run(load.run(what.gateway, load.request(arm.model), total=300, concurrency=8))
         time.sleep(2)
         found = {arm.name: list[tuple[float, float]]() for arm in ARMS}
-        for _ in range(ROUNDS):
-            for arm in ARMS:
+        for turn in range(ROUNDS):
+            for arm in ARMS[:: 1 if turn % 2 else -1]:
                 found[arm.name].append(asyncio.run(measure(what, arm)))
         full = {arm.name: list[float]() for arm in ARMS[:2]}
-        for _ in range(ROUNDS):
-            for arm in ARMS[:2]:
+        for turn in range(ROUNDS + 1):
+            for arm in ARMS[1::-1] if turn % 2 else ARMS[:2]:
                 full[arm.name].append(at_full_load(what, arm))
     cpu = {name: statistics.median(cpu for cpu, _ in each) for name, each in found.items()}
     p99 = {name: [p99 for _, p99 in each] for name, each in found.items()}
