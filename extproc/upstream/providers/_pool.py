@@ -22,7 +22,7 @@ Payer = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 
 WEIGHTS: Mapping[ScorerName, float] = {
-    "queue": 1.0,
+    "queue": 0.25,
     "running": 8.0,
     "kv_cache": 0.5,
     "prefix": 8.0,
