@@ -120,5 +120,7 @@ def objects_of(single: Objects, *path: str) -> Objects:
         return [f"{before}.{each}" for each in paths]
 
     return Objects(
-        at=dict(zip(below(single.at), single.at.values(), strict=True)), clients=frozenset(below(single.clients))
+        at=dict(zip(below(single.at), single.at.values(), strict=True)),
+        clients=frozenset(below(single.clients)),
+        address=single.address,
     )

@@ -135,6 +135,7 @@ class GeminiBatches(Requests):
             keeps=KeptObjects.offers.stored.keeps,
             objects=objects_of(gemini_generate_content.ask.OBJECTS, *_AT),
             late=Late(f"/v1/{ID}", _read_progress, inside=True),
+            hides=True,
         ),
         naming=Naming(spelled=gemini_generate_content.naming.spelled, for_model=for_model, path=path),
     )

@@ -174,6 +174,9 @@ class Forward:
         """Path of the forwarded request, by which the route is chosen again; None: the client's path."""
         request, path, endpoint = exchange.request, exchange.request.head.path, exchange.request.endpoint
         if object := exchange.route.kept.object:
+            upload = request.dialect.offers.stored.upload
+            if upload is not None and request.operation == upload.operation:
+                return upload.provider_path.replace(ID, object.removeprefix(upload.prefix))
             path = endpoint.pattern.replace(ID, object)
             if request.dialect.endpoints.names:
                 path = f"/v1/{object}{endpoint.pattern.partition(ID)[2]}"

@@ -37,6 +37,7 @@ _READ_ANSWER = Continue(read_answer=True)
 
 MCP_PATHS = contract.MCP_PATH, contract.MCP_DOCUMENT_PATH, contract.MCP_SIGN_IN_PATH
 """Path prefixes of the MCP gateway, if the settings have one."""
+_TOO_MANY = 429  # status from which a client may try again
 _BESIDE = 64  # most bytes of a message beside its body
 
 
@@ -320,5 +321,8 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
     if exchange.request.id:
         headers["x-request-id"] = exchange.request.id
+    upload = exchange.request.dialect.offers.stored.upload
+    if upload is not None and exchange.request.operation == upload.operation and kind.status < _TOO_MANY:
+        headers |= upload.refused
     body = exchange.request.dialect.replies.error(kind, refusal.message, refusal.param)
     return LocalReply(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)

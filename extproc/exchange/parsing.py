@@ -25,7 +25,7 @@ from extproc.dialects import (
 from extproc.exchange.admission import too_large
 from extproc.wire.framing.content_types import is_json
 from extproc.wire.framing.json import InvalidJSON, parse_named
-from extproc.wire.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
+from extproc.wire.framing.multipart import InvalidFormError, boundary_of, fields_of, lone_file, parts_of
 from extproc.wire.framing.names import Names, fold
 from extproc.wire.framing.slices import SlicedReader
 from extproc.words.api import ClientAPI
@@ -106,7 +106,9 @@ class Classify:
         _check_method(request.method, tuple(found), path)
         exchange.request.dialect, exchange.request.endpoint = found[request.method]
         exchange.request.operation = exchange.request.endpoint.operation
-        if not request.ended and request.length != 0:
+        upload = exchange.request.dialect.offers.stored.upload
+        takes_part = upload is not None and exchange.request.operation == upload.operation
+        if not request.ended and request.length != 0 and not takes_part:
             raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
 
     def _paths(self) -> str:
@@ -148,6 +150,9 @@ class Parse:
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
+        if exchange.request.endpoint.id:
+            self._part(exchange)
+            return
         if exchange.request.dialect.endpoints.forms and (
             boundary := boundary_of(exchange.request.head.headers.get("content-type", ""))
         ):
@@ -158,6 +163,14 @@ class Parse:
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         self._interpret(exchange, tree, names)
+
+    def _part(self, exchange: Exchange) -> None:
+        """Read a part of a file, see `Upload`."""
+        request = exchange.request
+        upload = request.dialect.offers.stored.upload
+        assert upload is not None, "no other call has a body"
+        request.json = {"file": lone_file(request.body, whole=upload.whole(request.head.headers))}
+        self.read(exchange)
 
     def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
         """Fields of a form. Names such as `model[]` are refused, because a server could take them for `model`."""
@@ -226,8 +239,9 @@ class ParseLarge(Parse):
     """
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
-        if exchange.request.dialect.endpoints.forms and boundary_of(
-            exchange.request.head.headers.get("content-type", "")
+        if exchange.request.endpoint.id or (
+            exchange.request.dialect.endpoints.forms
+            and boundary_of(exchange.request.head.headers.get("content-type", ""))
         ):
             super().__call__(exchange)
             return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from extproc.access.auth import Authenticate, Authorize
 from extproc.access.auth import stages as auth
-from extproc.access.kept import Ids
+from extproc.access.kept import Ids, uploads
 from extproc.access.kept.stages import Open, Recall, Seal
 from extproc.cache import stages as cache
 from extproc.exchange.admission import Admit, LookAhead, others_first
@@ -161,17 +161,17 @@ class Pipeline:
 def build(settings: Settings, services: Services) -> Pipeline:
     """Stages for `settings`, in the order they run. A disabled feature has an empty list of stages."""
     ids, catalog = Ids(settings.providers, settings.stores.object_key), routing.catalog(settings, services)
+    resume, hand_over = uploads.stages(settings.providers.values(), ids)
     authenticate, admit = auth.authenticate(settings, services), _admit(settings, services)
     parse, parse_large = _parse(settings, catalog, admit)
     authorize = Authorize(Ungranted(catalog, leave_out=settings.named_models == "leave_out"))
     select = routing.select(settings, services, catalog)
     reserve = budgets.reserve(settings, services, routing.Reroute(catalog, authorize, select))
     guard_input, guard_output, hold_calls = guardrails.stages(settings, services, catalog)
-    guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
+    guarded, kept, open_ = reads_answers(settings.guardrails), cache.stages(settings, services), Open(ids, catalog)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
     pool, last, said = routing.pools(services), routing.at_end(settings, services, catalog), texts(settings, services)
     settle, record = accounting.settle(settings, services), accounting.record(settings, services)
-
     on_event: list[EventStage] = [
         Count(),
         *kept.keep,
@@ -187,9 +187,10 @@ def build(settings: Settings, services: Services) -> Pipeline:
     read = _read(settings, services, Events(on_event, services.telemetry.stage), guard_output.unreadable)
 
     classify, own = Classify(quarantine=settings.quarantines), endpoints.own(settings, services)
-    on_headers: list[Stage] = [classify, authenticate, Models(catalog), *own, admit]
+    on_headers: list[Stage] = [classify, *resume, authenticate, Models(catalog), *own, admit]
     on_request: list[Stage] = [
         parse,
+        open_,
         *kept.go_on(ids, catalog, parse.read, admit.take),
         Recall(ids, catalog, settings.foreign_objects),
         Route(catalog),
@@ -206,11 +207,11 @@ def build(settings: Settings, services: Services) -> Pipeline:
         *said.draw,
         forward,
     ]
-    on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
-    rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
-    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *pool.tell, *kept.tell, RejectedCredential(), *rest]
+    on_call: list[Stage] = [*kept.forget_turn, open_, authorize, select, guard_input, reserve, forward]
+    cool_down = CoolDown(partial(routing.cool_down, settings, services.history))
+    rest: list[Stage] = [RejectedCredential(), cool_down, BadAnswer(), read]
+    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *hand_over, *pool.tell, *kept.tell, *rest]
     on_end: list[Stage] = [*pool.free, *accounting.await_end(services), settle, *last, *said.keep, *kept.fill, *record]
-
     observe = services.telemetry.stage
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     large = InTurns([parse_large, *on_request[1:], Shed()], observe)

@@ -36,6 +36,7 @@ from extproc.words.chain import passed_over
 from extproc.words.contract import TOLD, UPSTREAM, internal
 from extproc.words.dialect import Report
 from extproc.words.errors import (
+    OBJECT_NOT_FOUND,
     PROVIDER_BAD_ANSWER,
     PROVIDER_CREDENTIAL_REJECTED,
     PROVIDER_TIMEOUT,
@@ -127,9 +128,16 @@ class Tell:
 
 
 class RejectedCredential:
-    """Refuses with 502 when the provider rejected the gateway's credential: the client is not at fault."""
+    """Refuses with 502 when the provider rejected the gateway's credential: the client is not at fault. 404 for a kept
+    object of which the provider says so when it is gone.
+    """
 
     def __call__(self, exchange: Exchange) -> None:
+        hides = exchange.request.dialect.offers.stored.hides
+        if exchange.answer.status == 403 and exchange.route.kept.ids and hides:
+            provider = exchange.answer.told[_PROVIDER]
+            message = f"Provider {provider} has an object that the request names no longer, or the key may not use it."
+            raise Refusal(OBJECT_NOT_FOUND, message, headers=exchange.answer.told | {ORIGIN: "provider"})
         if exchange.answer.status in (401, 403):
             raise _bad_answer(
                 exchange,

@@ -58,7 +58,8 @@ def collect(exchange: Exchange) -> Collected:
 
 
 def _collected(exchange: Exchange) -> Sequence[Source]:
-    files, form = exchange.request.dialect.fields.files, is_form(exchange.request.body)
+    files = exchange.request.dialect.fields.files
+    form = bool(exchange.route.kept.object) or is_form(exchange.request.body)  # the body of a call is a part of a file
     images = {id(image) for image in exchange.request.ask.image_data}
     signatures = signed(exchange)
     found: list[Source] = []

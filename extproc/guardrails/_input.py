@@ -197,6 +197,8 @@ class GuardInput:
             for guard in guards:
                 if guard.closed:
                     what = "a file of an unknown kind" if is_form(exchange.request.body) else "token ids"
+                    if exchange.route.kept.object:
+                        what = "a part of a file, or a file of an unknown kind"
                     message = f"'{unreadable}' holds {what}, which guardrails cannot read: send text."
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))

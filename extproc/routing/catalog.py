@@ -389,13 +389,15 @@ def _shares(targets: Sequence[TargetSettings]) -> tuple[Share, ...]:
 
 
 class Route:
-    """Writes `chain`, and all its targets as `targets`. 404 for an unknown name."""
+    """Writes `chain`, and all its targets as `targets`, unless Open wrote them. 404 for an unknown name."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange) -> None:
         name = exchange.request.ask.model
+        if exchange.route.kept.object:
+            return
         if not is_model_name(name):
             message = "'model' must have 1 to 256 printable ASCII characters and no spaces."
             raise Refusal(INVALID_REQUEST, message, param="model")

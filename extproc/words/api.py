@@ -106,6 +106,7 @@ class Objects:
     refers: Callable[[Mapping[str, Any], bool], bool] = _never
     turns: Turns | None = None  # continuation of answers; None: each request holds its whole conversation
     ours: Callable[[object], bool] = _none  # True for the id of an answer that the gateway translated
+    address: str = ""  # text before an id where the API wants an address in its place; empty: ids stand alone
 
 
 @dataclass(slots=True, frozen=True)
@@ -200,6 +201,26 @@ class Tools:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Upload:
+    """Uploads of a file in several requests: the answer to the first has the address of the others in a header. They
+    are calls of `operation` about a session that the provider keeps, and have the bytes of the file as their body.
+    """
+
+    operation: str
+    header: str  # response header with the provider's address of the parts
+    parameter: str  # query parameter with the session's id in that address
+    prefix: str  # collection of sessions, in their ids: `uploads/`
+    client_path: str  # path of the parts for clients; `{id}` stands for the session's id, without `prefix`
+    provider_path: str  # path of the parts at the provider
+    withheld: tuple[str, ...] = ()  # further response headers with the session's id
+    reads: tuple[str, ...] = ()  # request headers that `whole` reads
+    # Headers of a refused part, by which the client knows that sending it again is of no use.
+    refused: Mapping[str, str] = field(default_factory=dict)
+    # True when a part with these headers is the whole file.
+    whole: Callable[[Mapping[str, str]], bool] = lambda _headers: False
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Stored:
     """Objects that a provider keeps, in one API."""
 
@@ -211,7 +232,12 @@ class Stored:
     renamed: Callable[[Body, str], Body] = lambda _body, _model: {}
     """Fields to set when inner requests of the body must name another model, in an `unnamed` API."""
     late: Late | None = None  # objects whose usage is known later, see `Report.pending`
-    link: str = ""  # path of links in answers that lead to a kept object; `{id}` stands for its id
+    link: str = ""
+    """Links in answers that lead to a kept object, as clients get them: a path, or an address with its host. `{id}`
+    stands for the object's id.
+    """
+    upload: Upload | None = None
+    hides: bool = False  # True: the provider answers 403 for an object that is gone
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

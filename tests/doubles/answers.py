@@ -22,6 +22,7 @@ class Answer(Struct, frozen=True):
     events: Iterator[Event] | None = None
     length: int = 0
     framing: str = "sse"
+    headers: Headers = ()  # of a document
 
 
 def header(headers: Headers, name: str) -> str | None:

@@ -40,7 +40,7 @@ class Endpoint(NamedTuple):
     def answer(self, question: Question) -> shared.MockAnswer:
         answer, faults = self.asked(question), odd(question.faults)
         if answer.events is None or faults.garbage or faults.badjson:
-            return shared.MockAnswer(answer.document)
+            return shared.MockAnswer(answer.document, headers=answer.headers)
         events, framing = answer.events, FRAMINGS[answer.framing]
         if faults.errorevent is not None:
             refused = Refused(500, "A fault was asked for: errorevent.", code="mock_fault")

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from tests.doubles import credentials
+from tests.doubles import credentials, gemini_files
 from tests.doubles.answers import Answer, Json, Question, Refused, streamed, told
 from tests.doubles.endpoints import Dialect
 from tests.doubles.faults import Event
@@ -59,6 +59,7 @@ def generate_content(question: Question, *, vertex: bool = False, stream: bool =
     """POST …/models/{model}:generateContent and :streamGenerateContent."""
     body = checked(generate(vertex=vertex), question.body)
     check(body, question.model, vertex=vertex)
+    gemini_files.check(question)
     scene = _scene(body)
     played = play(scene, question)
     media = TOKENS_PER_IMAGE * sum(part.media for turn in scene.turns for part in turn.parts)

@@ -13,7 +13,7 @@ import msgspec
 from extproc.upstream.mock.endpoints import Headers, Json, MockAnswer, MockEndpoint, Options
 from extproc.upstream.mock.faults import Faults as SharedFaults
 from extproc.upstream.mock.provider import JSON, Logged, Mock, Reply
-from tests.doubles import anthropic_batches, files, forms, gemini_batches, responses_stored
+from tests.doubles import anthropic_batches, files, forms, gemini_batches, gemini_files, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
 from tests.doubles.routes import OPENAI, find
@@ -43,12 +43,14 @@ class Double(Mock):
         return found and MockEndpoint(found.dialect, found.answer, found.error), model
 
     def _document(self, _seen: Logged, body: bytes, model: str) -> Json:
+        if gemini_files.is_part(_seen.path):
+            return {"part": body, "model": model}
         form = forms.decoded(_seen.headers, body)
         return super()._document(_seen, body, model) if form is None else form
 
     def _listing(self, method: str, path: str, *, known: bool) -> Json:
         found = responses_stored.call(self._name, method, path)
-        for kept in (files, anthropic_batches, gemini_batches):
+        for kept in (files, anthropic_batches, gemini_batches, gemini_files):
             found = kept.call(self._name, method, path) if found is None else found
         return super()._listing(method, path, known=known) if found is None else found
 

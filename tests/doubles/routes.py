@@ -22,6 +22,7 @@ from tests.doubles import (
     files,
     gemini,
     gemini_batches,
+    gemini_files,
     images,
     ocr,
     rerank,
@@ -71,6 +72,7 @@ ROUTES = {
     "/v1/audio/transcriptions": Endpoint(OPENAI, audio.transcriptions),
     "/v1/audio/translations": Endpoint(OPENAI, audio.translations),
     "/v1/files": Endpoint(OPENAI, files.upload),
+    "/upload/v1beta/files": Endpoint(gemini.DIALECT, gemini_files.upload),
     "/v1/batches": Endpoint(OPENAI, files.create_batch),
     "/v1/moderations": Endpoint(OPENAI, moderations),
     "/v1/ocr": Endpoint(OPENAI, ocr.ocr),
@@ -118,7 +120,7 @@ ROUTES = {
     ),
 }
 
-UNNAMED = ("/v1/files", "/v1/batches", "/v1/messages/batches")
+UNNAMED = ("/v1/files", "/upload/v1beta/files", "/v1/batches", "/v1/messages/batches")
 """Paths whose requests name no model themselves."""
 _BY_MODEL = [
     (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), endpoint)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -80,25 +80,36 @@ class Ids:
         if key is None or form is None:
             return None
         content = _pack(found)
-        token = urlsafe_b64encode(_encrypted(key, content, _bound(consumer))).decode().rstrip("=")
-        return f"{form[1]}{KEPT}{token}"
+        return f"{form[1]}{KEPT}{_token(_encrypted(key, content, _bound(consumer)))}"
 
     def open(self, consumer: str, id: object) -> Object | None:
         """The object of a client's id; None for an id that this gateway did not give to this consumer."""
         form = _parts(id) if isinstance(id, str) else None
         if form is None:
             return None
-        try:
-            data = urlsafe_b64decode(form[2] + "=" * (-len(form[2]) % 4))
-        except ValueError:
-            return None
-        for key in dict.fromkeys(self._keys.values()):
-            content = _decrypted(key, data, _bound(consumer))
-            if content is None:
-                continue
+        for key, content in self._opened(form[2], _bound(consumer)):
             found = _unpack(content)
             return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
         return None
+
+    def seal_text(self, provider: str, id: str, text: str) -> str:
+        """A token with `text`, for use with a sealed id of an object at the provider."""
+        return _token(_encrypted(self._keys[provider], text.encode(errors="surrogateescape"), _beside(id)))
+
+    def open_text(self, id: str, token: str) -> str | None:
+        """The text of a token; None for one that `seal_text` did not make for this id."""
+        opened = (content for _, content in self._opened(token, _beside(id)))
+        return next((content.decode(errors="surrogateescape") for content in opened), None)
+
+    def _opened(self, token: str, bound: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The key that opens a token, and its content; nothing where no key does."""
+        try:
+            data = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except ValueError:
+            return
+        for key in dict.fromkeys(self._keys.values()):
+            if (content := _decrypted(key, data, bound)) is not None:
+                yield key, content
 
 
 def owner(consumer: Consumer) -> str:
@@ -116,6 +127,10 @@ def is_sealed(id: object) -> bool:
 def _derived(secret: str) -> bytes:
     """A key of AES-256-SIV: 64 bytes."""
     return hashlib.blake2b(secret.encode(), person=b"extproc kept").digest()
+
+
+def _token(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode().rstrip("=")
 
 
 # The functions import cryptography, which takes 7 MB: most gateways never seal an id.
@@ -141,3 +156,8 @@ def _decrypted(key: bytes, data: bytes, bound: bytes) -> bytes | None:
 def _bound(consumer: str) -> bytes:
     """The associated data of a token: the consumer, whose name may hold lone surrogates."""
     return consumer.encode(errors="surrogatepass")
+
+
+def _beside(id: str) -> bytes:
+    """The associated data of a text beside an id. No consumer's name begins with two zero bytes."""
+    return b"\0\0" + id.encode(errors="surrogatepass")

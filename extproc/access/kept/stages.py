@@ -28,12 +28,13 @@ _KEPT_NOWHERE = (
     "with 'store' set to false."
 )
 _ONCE = RetrySettings(attempts=1)
+_version = re.compile(r"^(https://[^/]*)?/v1(beta)?(?=/)").sub
 _in_query = re.compile(r"[a-z]{1,16}[_-]kept_[A-Za-z0-9_-]{1,1024}").sub
 
 
 class Open:
-    """For a call about a kept object: writes `ask`, `chain` and `targets`, and a request without a body. 404 for an id
-    that this gateway did not give to the consumer.
+    """For a call about a kept object: writes `ask`, `chain` and `targets`. Only a part of a file has a body, which
+    Parse has read. 404 for an id that this gateway did not give to the consumer.
     """
 
     def __init__(self, ids: Ids, catalog: Catalog) -> None:
@@ -42,6 +43,8 @@ class Open:
 
     def __call__(self, exchange: Exchange) -> None:
         id, kept, consumer = exchange.request.endpoint.id, exchange.route.kept, owner(exchange.consumer)
+        if not id:
+            return
         if exchange.request.dialect.endpoints.names:  # the name begins behind the version: `/v1beta/batches/{id}`
             id = f"{exchange.request.endpoint.pattern.split('/', 2)[2].partition(ID)[0]}{KEPT}{id}"
         found = self._ids.open(consumer, id)
@@ -50,7 +53,8 @@ class Open:
             raise unknown(id)
         kept.ids[found.id] = id
         kept.object, kept.made_by, kept.sealing = found.id, found.made_by, True
-        exchange.request.body, exchange.request.json = b"", {}
+        if exchange.request.head.ended:
+            exchange.request.body, exchange.request.json, exchange.request.ask = b"", {}, Ask("", free=True)
         path, _, query = exchange.request.head.path.partition("?")
 
         def opened(match: re.Match[str]) -> str:  # the item after which a list continues
@@ -61,7 +65,7 @@ class Open:
 
         if query:
             exchange.request.head.path = f"{path}?{_in_query(opened, query)}"
-        exchange.request.ask = Ask(model=target.name, free=True)
+        exchange.request.ask.model = target.name
         exchange.request.ask.stream = dict(parse_qsl(query, max_num_fields=64)).get("stream") == "true"
         exchange.request.ask.later = found.input_tokens, found.output_tokens
         exchange.route.chain = Chain((target,), _ONCE, target.name)
@@ -83,10 +87,15 @@ class Recall:
 
     def __call__(self, exchange: Exchange) -> None:
         kept, dialect, needs = exchange.route.kept, exchange.request.dialect, exchange.request.ask.needs
+        if kept.object:  # Open found it
+            return
+        address = dialect.offers.stored.objects.address
         changes: dict[tuple[int, Any], Any] = {}
         for place in _objects.in_request(exchange.request.json, dialect.offers.stored.objects, named=kept.named):
-            if is_sealed(place.id):
-                changes[id(place.holder), place.key] = self._open(exchange, place)
+            sealed = place.id.removeprefix(address)
+            if is_sealed(sealed):
+                found = self._open(exchange, place, sealed)
+                changes[id(place.holder), place.key] = found if sealed == place.id else address + found
             elif place.refers:
                 self._check(exchange, place)
         if changes:
@@ -105,8 +114,8 @@ class Recall:
         )
         kept.sealing = kept.sealing or not needs.keys().isdisjoint((HOSTED, "state", "thread"))
 
-    def _open(self, exchange: Exchange, place: Found) -> str:
-        kept, sealed = exchange.route.kept, place.id
+    def _open(self, exchange: Exchange, place: Found, sealed: str) -> str:
+        kept = exchange.route.kept
         found = self._ids.open(owner(exchange.consumer), sealed)
         if found is None:
             raise unknown(sealed, place.where)
@@ -200,7 +209,7 @@ def _replace(event: Frame, id: str, sealed: str, link: str) -> None:
         return
     changes = {b'"%b"' % id.encode(): b'"%b"' % sealed.encode()}
     if link:
-        address = re.compile(rb'"https?:[^"\s]*%b"' % re.escape(link.removeprefix("/v1").replace(ID, id)).encode())
+        address = re.compile(rb'"https?:[^"\s]*%b"' % re.escape(_version("", link).replace(ID, id)).encode())
         changes |= dict.fromkeys(address.findall(event.raw), b'"%b"' % link.replace(ID, sealed).encode())
     for old, new in changes.items():
         event.raw = event.raw.replace(old, new)

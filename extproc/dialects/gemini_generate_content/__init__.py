@@ -113,7 +113,7 @@ _TEXTS = (("candidates", 0, "content", "parts", 0, "text"),)
 answers = AnswerFacts(usage_at=(("usageMetadata",),), usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
 offers = Offers(
     tools=Tools(view.tooling, view.results, functools.partial(steps_of, view), view.without_tools),
-    stored=Stored(objects=ask.OBJECTS),
+    stored=Stored(objects=ask.OBJECTS, hides=True),
     reuse=Reuse(
         asides=frozenset(("labels", "serviceTier")),
         varies=view.varies,

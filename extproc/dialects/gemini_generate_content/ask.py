@@ -31,6 +31,7 @@ _MODALITIES = f"{CONFIG}.responseModalities"
 OBJECTS = Objects(
     at={"tools.retrieval.vertexAiSearch.engine": "search engine"},
     clients=frozenset(("contents.parts.functionResponse.response",)),
+    address=f"{FILES_API}v1beta/",
 )
 
 FIELDS = Fields(

@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.type import v3 as typev3
 from envoy_data_plane.envoy.type.matcher import v3 as matcherv3
 
 from extproc.access.auth import credential_headers
+from extproc.access.kept import uploads
 from extproc.dialects import client_apis, rates
 from extproc.envoy.envoy_config import replies, typed
 from extproc.envoy.envoy_config.typed import pack, seconds
@@ -199,6 +200,8 @@ def gateway_headers(settings: Settings) -> extprocv3.HeaderForwardingRules:
         for name in (dialect.endpoints.version, dialect.replies.request_id)
         if name
     ]
+    for upload in uploads.served(settings.providers.values()):
+        own += [upload.header, *upload.reads, *uploads.READS]
     own += settings.attribution.session
     if settings.mcp is not None:
         own += [":authority", "origin"]

@@ -65,7 +65,7 @@ class Draw:
 
     def __call__(self, exchange: Exchange) -> None:
         limits, body = self._limits, exchange.request.body
-        if not body or is_form(body):
+        if not body or is_form(body) or exchange.route.kept.object:
             return
         kept = random.random() < limits.share and mismatch(self._match, exchange) is None  # noqa: S311 - no secret
         compared = kept or self._is_compared(exchange)

@@ -173,7 +173,7 @@ class Mock:
 
     def _play(self, answer: MockAnswer, seen: Logged, faults: Faults) -> Reply:
         if answer.events is None:
-            return self._reply(answer.document, seen, faults)
+            return self._reply(answer.document, seen, faults, more=answer.headers)
         headers = self._headers(faults, answer.headers)
         return Reply(200, headers, events=answer.events, length=answer.length, faults=faults, seen=seen)
 

@@ -134,6 +134,15 @@ class FormFile(dict[str, Any]):
                 pass
 
 
+def lone_file(body: bytes, *, whole: bool) -> FormFile:
+    """A body that is a file, or with `whole` False a part of one, in which nothing can be searched."""
+    file = FormFile(FormPart("file", "", "", 0, 0, len(body)), body)
+    if not whole:
+        file.pop("content", None)
+        file.known = False
+    return file
+
+
 def media(head: bytes) -> str:
     """Kind of a file by its first bytes: `image`, `audio` (with video), `document` (PDF) or empty."""
     for kind, marks in _MEDIA.items():
