@@ -107,6 +107,7 @@ def test_tokens_cost_the_time_that_they_take_at_full_load():
         (CAPACITY | {"replicas": 0}, "greater than or equal to 1"),
         ({"usd_per_hour": 1, "replicas": 1}, "full_load"),
         (CAPACITY | {"replicas": 1, "full_load": {"input": 0, "output": 1}}, "greater than 0"),
+        (CAPACITY | {"replicas": 1, "full_load": {"input": 1, "output": 0.0001}}, "more than 1000000 USD per million"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(capacity, reason):

@@ -65,7 +65,7 @@ class CapacityKeeper:
         return len(pool.endpoints) if pool is not None and pool.known else None
 
     def _close(self, wanted: Mapping[str, CapacitySettings]) -> None:
-        """The minute has passed."""
+        """Let the counts of the passed minute wait for the ledger."""
         for provider, beats in self._beats.items():
             if provider in wanted:
                 replicas = self._sums[provider] / beats

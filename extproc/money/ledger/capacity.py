@@ -1,5 +1,5 @@
-"""What own hardware cost, minute by minute. What its requests do not use of it is idle: reports subtract, so the rows
-and the idle share add up to hours times price at any moment, whenever a row arrives.
+"""The cost of own hardware in each minute. Reports subtract the cost of requests from it, and the rest is the idle
+share: both add up to hours times price at any moment, whenever a row arrives.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class UsageRow(Numbers, kw_only=True):
 
 
 class Hardware(Struct, kw_only=True):
-    """What own hardware cost, what requests used of it, and what was idle."""
+    """The cost of own hardware in the time of a report, the part that requests used, and the idle rest."""
 
     usd: USD
     used_usd: USD

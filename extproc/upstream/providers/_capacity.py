@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from extproc.words.values import Section
 
@@ -32,6 +32,12 @@ class CapacitySettings(Section):
         description="Replicas that are paid: their number, or `scrape` for the endpoints of the provider's `pool`.",
     )
     full_load: FullLoadSettings
+
+    @model_validator(mode="after")
+    def _priced(self) -> CapacitySettings:
+        if max(self.per_million.values()) > _MOST:
+            raise ValueError("full_load: so few tokens a second would cost more than 1000000 USD per million")
+        return self
 
     @property
     def per_million(self) -> Mapping[str, float]:
